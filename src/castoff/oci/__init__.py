@@ -1,0 +1,1 @@
+"""The values of the OCI image specification. No I/O."""

@@ -1,0 +1,1 @@
+"""Finds out what must run: vertices, cache keys, cache records. Knows nothing of containers."""

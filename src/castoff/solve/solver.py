@@ -1,0 +1,188 @@
+"""Solves a graph of vertices: finds out what is cached, runs the rest, independent vertices at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from castoff.errors import CastoffError
+from castoff.events import VertexState
+from castoff.solve.progress import VertexProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from castoff.events import Observer
+    from castoff.solve.cache import CacheRecord, CacheStore
+    from castoff.solve.cachekey import CacheKey
+    from castoff.solve.vertex import Vertex
+
+R = TypeVar("R")
+
+MAX_PARALLEL = 32
+"""How many vertices run at the same time at most."""
+
+
+class Canceled(CastoffError):  # noqa: N818  (the field's own word, as in VertexState.CANCELED)
+    """The build ended before this vertex did."""
+
+
+class Solver(Generic[R]):
+    """Solves one graph once. `solve` blocks; everything else happens in threads that end with it."""
+
+    def __init__(self, cache: CacheStore, observer: Observer, on_cancel: Callable[[], None]) -> None:
+        """Take the cache, the observer, and what ends all running work when the build is given up."""
+        self._cache = cache
+        self._observer = observer
+        self._on_cancel = on_cancel
+        self._changed = threading.Condition()
+        self._ready: deque[Vertex[R]] = deque()
+        self._waiting: dict[str, int] = {}
+        self._dependants: dict[str, list[Vertex[R]]] = {}
+        self._results: dict[str, R] = {}
+        self._records: dict[CacheKey, tuple[Vertex[R], CacheRecord | None]] = {}
+        self._left = 0
+        self._idle = 0
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+
+    def solve(self, targets: Sequence[Vertex[R]]) -> list[R]:
+        """Return the results of some vertices, in their order.
+
+        Raises:
+            CastoffError: the first error of any vertex, after everything else was ended.
+            KeyboardInterrupt: the process was interrupted; everything was ended before.
+        """
+        self._enter(targets)
+        try:
+            with self._changed:
+                self._spawn()
+                while self._left and self._error is None:
+                    self._changed.wait()
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            self._fail(error)
+        finally:
+            self._join()
+        if self._error is not None:
+            raise self._error
+        return [self._results[target.id] for target in targets]
+
+    def result(self, vertex: Vertex[R]) -> R:
+        """Return the result of a vertex that was solved."""
+        return self._results[vertex.id]
+
+    def flush(self) -> None:
+        """Save the records that have grown since their vertices were solved, such as by a layer that was made."""
+        for key, (vertex, saved) in self._records.items():
+            result = self._results.get(vertex.id)
+            if result is None:
+                continue  # Its vertex was stopped between its work and its end.
+            record = vertex.op.record(result)
+            if record is not None and record != saved:
+                self._cache.save(key, record)
+                self._records[key] = (vertex, record)
+
+    def _enter(self, targets: Iterable[Vertex[R]]) -> None:
+        """Count, for every vertex that a target needs, the inputs that it waits for."""
+        pending = list(targets)
+        while pending:
+            vertex = pending.pop()
+            if vertex.id in self._waiting:
+                continue
+            inputs = {item.id: item for item in vertex.inputs}
+            self._waiting[vertex.id] = len(inputs)
+            for item in inputs.values():
+                self._dependants.setdefault(item.id, []).append(vertex)
+                pending.append(item)
+            if not inputs:
+                self._ready.appendleft(vertex)
+        self._left = len(self._waiting)
+
+    def _spawn(self) -> None:
+        """Start as many threads as there is ready work for; the lock is held."""
+        wanted = min(len(self._ready) - self._idle, MAX_PARALLEL - len(self._threads))
+        for _ in range(wanted):
+            thread = threading.Thread(target=self._work, name="castoff-solver", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                while not self._ready and self._left and not self._stopped:
+                    self._changed.wait()
+                self._idle -= 1
+                if self._stopped or not self._left:
+                    return
+                vertex = self._ready.popleft()
+            try:
+                result = self._one(vertex)
+            except BaseException as error:  # noqa: BLE001  (it is raised again by solve)
+                self._fail(error)
+                return
+            self._finish(vertex, result)
+
+    def _finish(self, vertex: Vertex[R], result: R) -> None:
+        with self._changed:
+            self._results[vertex.id] = result
+            self._left -= 1
+            for dependant in self._dependants.get(vertex.id, ()):
+                self._waiting[dependant.id] -= 1
+                if not self._waiting[dependant.id]:
+                    self._ready.append(dependant)
+            # This thread takes one of them itself: a chain of steps needs no other.
+            if len(self._ready) > 1:
+                self._spawn()
+            if not self._left or len(self._ready) > 1:
+                self._changed.notify_all()
+
+    def _one(self, vertex: Vertex[R]) -> R:
+        progress = VertexProgress(self._observer, vertex.id, vertex.name, visible=vertex.visible)
+        inputs = [self._results[item.id] for item in vertex.inputs]
+        progress.state(VertexState.STARTED)
+        try:
+            key = vertex.op.key(inputs, progress)
+            if key is not None and not vertex.ignore_cache:
+                record = self._cache.load(key)
+                result = None if record is None else vertex.op.restore(key, record, inputs)
+                if result is not None:
+                    self._records[key] = (vertex, record)
+                    progress.state(VertexState.CACHED)
+                    return result
+            result = vertex.op.execute(key, inputs, progress)
+            if key is not None:
+                record = vertex.op.record(result)
+                if record is not None:
+                    self._cache.save(key, record)
+                self._records[key] = (vertex, record)
+        except BaseException as error:
+            if self._stopped:
+                progress.state(VertexState.CANCELED)
+                raise Canceled(f"{vertex.name} was canceled") from error
+            if isinstance(error, CastoffError) and error.location is None:
+                error.location = vertex.location
+            message = error.message if isinstance(error, CastoffError) else str(error)
+            progress.state(VertexState.FAILED, message)
+            raise
+        progress.state(VertexState.DONE)
+        return result
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            first = not self._stopped
+            if self._error is None and not isinstance(error, Canceled):
+                self._error = error
+            self._stopped = True
+            self._changed.notify_all()
+        if first:
+            self._on_cancel()
+
+    def _join(self) -> None:
+        with self._changed:
+            self._stopped = self._stopped or self._error is not None
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
