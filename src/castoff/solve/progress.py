@@ -23,6 +23,11 @@ class VertexProgress:
         self._visible = visible
 
     @property
+    def vertex(self) -> str:
+        """What identifies the vertex."""
+        return self._id
+
+    @property
     def name(self) -> str:
         """What progress shows for the vertex."""
         return self._name

@@ -1,0 +1,1 @@
+"""Time the same builds on castoff and on every other builder found on this machine."""

@@ -1,0 +1,61 @@
+"""The door of the command line: a build that has nothing to do is answered here, all else by `castoff.cli`.
+
+A build that went well leaves a record of all that decided it (`castoff.cli.noop`). If the same command is given again
+and nothing of it has changed, the recorded outcome is shown again, without a parser, a plan, or a key. This module has
+to be quick: it imports nothing but what the interpreter has loaded anyway, and small modules of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name) and return the exit code."""
+    started = time.time()
+    arguments = sys.argv[1:] if argv is None else argv
+    code = _repeat(arguments, os.environ, started) if "build" in arguments[:4] else None
+    if code is not None:
+        return code
+    from castoff.cli.main import main as run
+
+    return run(arguments)
+
+
+def _repeat(arguments: list[str], environ: Mapping[str, str], started: float) -> int | None:
+    """Show the outcome of the same build again, if nothing changed since; None where the build must be done."""
+    from castoff.cli import replay, verify
+    from castoff.cli.root import store_root
+
+    root = None
+    for index, argument in enumerate(arguments):
+        if argument == "build":
+            break
+        if argument == "--root" and index + 1 < len(arguments):
+            root = arguments[index + 1]
+        elif argument.startswith("--root="):
+            root = argument[len("--root=") :]
+    record = verify.load(store_root(root, environ), arguments, environ)
+    if record is None:
+        return None
+    try:
+        for path, data in record["writes"]:
+            with open(path, "wb") as file:
+                file.write(data)
+    except OSError:
+        return None
+    replay.replay(record["events"], record["mode"], sys.stderr, started=started)
+    if replay.resolve_mode(record["mode"], sys.stderr, environ) == "quiet":
+        sys.stdout.write(record["image_id"] + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

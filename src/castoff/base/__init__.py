@@ -1,0 +1,1 @@
+"""Base images assembled from distribution packages, pinned by lock files."""

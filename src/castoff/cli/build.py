@@ -1,0 +1,114 @@
+"""castoff build: builds a Dockerfile, shows how, and says what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from castoff.cli.errors import report
+from castoff.cli.session import chosen_mode, enter_namespace, show_progress
+from castoff.errors import CastoffError, ExportError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from castoff.builder import BuildResult
+    from castoff.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the options of `castoff build`, which are those of `docker buildx build`."""
+    parser.add_argument("context", metavar="PATH", help="folder of the build context, or - for a Dockerfile on stdin")
+    parser.many("--add-host", metavar="HOST:IP", text="add a line to the steps' /etc/hosts")
+    parser.many("--build-arg", metavar="KEY=VALUE", text="set an ARG (KEY alone takes it from the environment)")
+    parser.many("--build-context", metavar="NAME=VALUE", text="name a folder, docker-image://REF or oci-layout://DIR")
+    parser.one("-f", "--file", metavar="FILE", text="the Dockerfile (default: PATH/Dockerfile; - for stdin)")
+    parser.one("--iidfile", metavar="FILE", text="write the image id to a file")
+    parser.many("--label", metavar="KEY=VALUE", text="set a label of the image")
+    parser.flag("--load", text="keep the image in the store (it always is)")
+    parser.one("--metadata-file", metavar="FILE", text="write digests and names of the result to a JSON file")
+    parser.one("--network", metavar="MODE", text="network of RUN steps: default, host or none", default="default")
+    parser.flag("--no-cache", text="run every step anew")
+    parser.many("--no-cache-filter", metavar="STAGE", text="run the steps of these stages anew")
+    parser.many("-o", "--output", metavar="SPEC", text="also write the result: type=oci|docker|local|tar,dest=PATH")
+    parser.many("--platform", metavar="PLATFORM", text="platform to build for, such as linux/amd64")
+    parser.one("--progress", metavar="MODE", text="auto, tty, plain, rawjson or quiet", default="auto")
+    parser.flag("--pull")
+    parser.flag("-q", "--quiet", text="print nothing but the image id")
+    parser.flag("--reproducible", text="make equal images of equal input; =false keeps times", default=True)
+    parser.many("--secret", metavar="SPEC", text="give a secret: id=NAME,src=FILE or id=NAME,env=VARIABLE")
+    parser.one("--shm-size", metavar="SIZE", text="size of the steps' /dev/shm, such as 64m")
+    parser.many("-t", "--tag", metavar="REF", text="give the image a reference")
+    parser.one("--target", metavar="STAGE", text="build this stage")
+    parser.many("--ulimit", metavar="NAME=SOFT[:HARD]", text="set a resource limit of the steps")
+
+
+def run(args: Namespace) -> int:
+    """Build, and return the exit code."""
+    started = time.time()
+    mode = chosen_mode(args)
+
+    from castoff.cli.build_request import find_dockerfile, make_request
+
+    source = find_dockerfile(args.context, args.file)
+    request = make_request(args, os.environ, source)
+
+    from castoff.builder import build
+
+    enter_namespace(os.environ)
+    try:
+        with show_progress(mode, started) as observer:
+            result = build(request, observer)
+    except CastoffError as error:
+        return report(error, sys.stderr, os.environ, source.read)
+    writes = []
+    if args.iidfile:
+        writes.append((args.iidfile, str(result.image_id)))
+    if args.metadata_file:
+        writes.append((args.metadata_file, metadata(result)))
+    for path, text in writes:
+        _write_file(path, text)
+
+    from castoff.cli.noop import write_record
+
+    shown = "quiet" if args.quiet else args.progress
+    write_record(args.command_line, request, result, observer.state, (shown, writes))
+    if mode == "quiet" and all(output.dest != "-" for output in request.outputs):
+        sys.stdout.write(f"{result.image_id}\n")
+    return 0
+
+
+def metadata(result: BuildResult) -> str:
+    """Return the JSON of ``--metadata-file``, with buildx' keys."""
+    value: dict[str, object] = {
+        "containerimage.config.digest": str(result.image_id),
+        "containerimage.descriptor": result.manifest.to_json(),
+        "containerimage.digest": str(result.manifest.digest),
+    }
+    if result.references:
+        value["image.name"] = ",".join(str(reference) for reference in result.references)
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _write_file(path: str, text: str) -> None:
+    """Write a small file whole or not at all.
+
+    Raises:
+        ExportError: it can't be written.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe, or /dev/stdout
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            return
+        with open(temporary, "x", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise ExportError(f"{path} can't be written: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,212 @@
+"""From the arguments of `castoff build` to a `BuildRequest`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from castoff.cli import values
+from castoff.cli.errors import read_host_file
+from castoff.cli.root import store_root
+from castoff.cli.session import source_epoch
+from castoff.errors import ContextError, UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
+    from castoff.request import BuildRequest, SecretSource
+    from castoff.export.parse import OutputSpec
+
+_MAX_DOCKERFILE = 16 << 20
+_TAR_MAGIC_AT = 257
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+_REMOTE = ("http://", "https://", "git://", "git@", "github.com/", "ssh://")
+_NETWORKS = ("default", "host", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class DockerfileSource:
+    """Where the Dockerfile is.
+
+    Attributes:
+        path: host path of the file; "" where `data` holds it.
+        data: what came on standard input; None for a file.
+        context: folder of the build context; "" for none.
+    """
+
+    path: str
+    data: bytes | None = field(repr=False)
+    context: str
+
+    def read(self, name: str) -> bytes | None:
+        """Return the text of the source that messages call `name`, for an excerpt; None where it can't be had."""
+        if self.data is not None:
+            return self.data
+        if os.path.basename(name) == os.path.basename(self.path):
+            return read_host_file(self.path)
+        return read_host_file(name)
+
+
+def find_dockerfile(context: str, file: str) -> DockerfileSource:
+    """Return where the Dockerfile is; one on standard input is read.
+
+    Raises:
+        UsageError: the context, or the two together, make no sense.
+        ContextError: the folder or the file is not there.
+    """
+    if context.startswith(_REMOTE):
+        raise UsageError(
+            f"{context} is a remote context, which castoff does not fetch",
+            hint="clone or download it, and build the folder",
+        )
+    if context == "-":
+        if file not in ("", "-"):
+            raise UsageError("-f needs a folder as the context; with - the Dockerfile itself is on standard input")
+        return DockerfileSource("", _read_stdin(), "")
+    if not os.path.isdir(context):
+        if os.path.exists(context):
+            raise ContextError(
+                f"the build context {context!r} is not a folder", hint="give a Dockerfile with -f, and its folder"
+            )
+        raise ContextError(f"there is no folder {context!r} to be the build context")
+    if file == "-":
+        return DockerfileSource("", _read_stdin(), context)
+    path = file or os.path.join(context, "Dockerfile")
+    if not os.path.exists(path):
+        hint = None if file else "name it with -f"
+        if file and not os.path.isabs(file) and os.path.exists(os.path.join(context, file)):
+            hint = f"-f counts from the current folder: did you mean {os.path.join(context, file)}?"
+        raise ContextError(f"there is no Dockerfile at {path}", hint=hint)
+    return DockerfileSource(path, None, context)
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("standard input is a terminal, and a Dockerfile is to come from it", hint="redirect it")
+    data = sys.stdin.buffer.read(_MAX_DOCKERFILE + 1)
+    if data.startswith(_COMPRESSED) or data[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
+        raise UsageError(
+            "an archive came on standard input, where castoff reads a Dockerfile",
+            hint="unpack it, and build the folder",
+        )
+    if len(data) > _MAX_DOCKERFILE:
+        raise ContextError(f"the Dockerfile on standard input has more than {_MAX_DOCKERFILE >> 20} MiB")
+    return data
+
+
+def make_request(args: Namespace, environ: Mapping[str, str], source: DockerfileSource) -> BuildRequest:
+    """Return what the arguments ask for.
+
+    Raises:
+        UsageError: a value is not well formed.
+        InvalidReferenceError: a tag or a platform is not.
+    """
+    from castoff.request import BuildRequest
+    from castoff.oci.platform import Platform
+    from castoff.oci.reference import Reference
+
+    if args.pull:
+        raise UsageError(
+            "--pull asks a registry, and this castoff reads none",
+            hint="load a newer base (castoff load), assemble it (castoff base assemble), or give it by --build-context",
+        )
+    if args.network not in _NETWORKS:
+        raise UsageError(f"--network has no mode {args.network!r}", hint=f"there are {', '.join(_NETWORKS)}")
+    platforms = values.split_commas(args.platform)
+    for platform in platforms:
+        Platform.parse(platform)
+    for tag in args.tag:
+        if Reference.parse(tag).digest is not None:
+            raise UsageError(f"-t {tag}: a new image can't be named by a digest", hint="give it a tag")
+    outputs = _outputs(args)
+    build_args = tuple(values.optional_pair(text, "--build-arg") for text in args.build_arg)
+    return BuildRequest(
+        store=store_root(args.root, environ),
+        context=source.context,
+        dockerfile=source.path,
+        dockerfile_data=source.data,
+        tags=tuple(args.tag),
+        target=args.target,
+        build_args=build_args,
+        build_contexts=tuple(values.pair(text, "--build-context") for text in args.build_context),
+        labels=tuple(_label(text) for text in args.label),
+        secrets=tuple(secret_source(text, environ) for text in args.secret),
+        no_cache=args.no_cache,
+        no_cache_filter=values.split_commas(args.no_cache_filter),
+        platforms=platforms,
+        outputs=outputs,
+        network=args.network,
+        add_hosts=tuple(values.host_entry(text) for text in args.add_host),
+        ulimits=tuple(values.ulimit(text) for text in args.ulimit),
+        shm_size=values.byte_size(args.shm_size, "--shm-size") if args.shm_size else 0,
+        epoch=_epoch(build_args, environ),
+        reproducible=args.reproducible,
+        environment=tuple(environ.items()),
+        stdout=sys.stdout.buffer if any(output.dest == "-" for output in outputs) else None,
+    )
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, value = values.optional_pair(text, "--label")
+    return key, value or ""
+
+
+def _outputs(args: Namespace) -> tuple[OutputSpec, ...]:
+    if not args.output:
+        return ()
+    from castoff.export.parse import parse_output
+
+    outputs = tuple(parse_output(text) for text in args.output)
+    if sys.stdout.isatty() and any(output.dest == "-" for output in outputs):
+        raise UsageError("an image is not written to a terminal", hint="redirect standard output, or give dest=FILE")
+    return outputs
+
+
+def _epoch(build_args: tuple[tuple[str, str | None], ...], environ: Mapping[str, str]) -> int | None:
+    """Return SOURCE_DATE_EPOCH in seconds, of the build arguments or else of the environment; None where neither is."""
+    name = "SOURCE_DATE_EPOCH"
+    text = environ.get(name, "")
+    for key, value in build_args:
+        if key == name and value is not None:
+            text = value
+    return source_epoch(text)
+
+
+def secret_source(text: str, environ: Mapping[str, str]) -> SecretSource:
+    """Return the source of a secret: ``id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]``.
+
+    With an id alone it is the environment variable of that name, else the file of that name, as in Docker.
+
+    Raises:
+        UsageError: it is not well formed, or the variable or file is not there.
+    """
+    from castoff.request import SecretSource
+
+    fields = values.csv_fields(text, "--secret")
+    name, kind = fields.pop("id", ""), fields.pop("type", "")
+    path = fields.pop("src", "") or fields.pop("source", "")
+    variable = fields.pop("env", "")
+    if fields:
+        key = next(iter(fields))
+        raise UsageError(f"--secret {text!r} has the unknown key {key!r}", hint="there are id, src, env and type")
+    if kind not in ("", "file", "env"):
+        raise UsageError(f"--secret {text!r} has the unknown type {kind!r}", hint="a secret is of type file or env")
+    if kind == "env" and path:
+        path, variable = "", variable or path
+    name = name or os.path.basename(path) or variable
+    if not name:
+        raise UsageError(f"--secret {text!r} has no id")
+    if not path and not variable:
+        path, variable = ("", name) if kind == "env" or (not kind and name in environ) else (name, "")
+    if path and variable:
+        raise UsageError(f"--secret {text!r} names both a file and a variable")
+    if variable:
+        if variable not in environ:
+            raise UsageError(f"--secret {name}: the environment has no variable {variable}")
+        return SecretSource(name, value=os.fsencode(environ[variable]))
+    if not os.path.isfile(path):
+        raise UsageError(f"--secret {name}: there is no file {path}")
+    return SecretSource(name, path=os.path.abspath(path))

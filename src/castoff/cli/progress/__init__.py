@@ -1,0 +1,1 @@
+"""Shows how a build goes: plain, tty, rawjson and quiet, from one state machine."""

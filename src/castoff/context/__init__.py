@@ -1,0 +1,1 @@
+"""Build contexts: the files that a build may copy."""

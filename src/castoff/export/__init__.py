@@ -1,0 +1,1 @@
+"""Writes results to where they were asked for."""

@@ -1,0 +1,1 @@
+"""Images as values over a blob store."""

@@ -1,0 +1,1 @@
+"""Shows what images and stages are made of."""

@@ -1,0 +1,1 @@
+"""Layers: tar streams, compression, creation, application."""

@@ -1,0 +1,1 @@
+"""System calls. The only package that uses ctypes."""

@@ -1,0 +1,1 @@
+"""Executes vertices: bases, RUN, COPY, and the layers made of them."""

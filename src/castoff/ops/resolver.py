@@ -1,0 +1,192 @@
+"""Finds the images and named contexts that a Dockerfile names: in the request first, then in the store."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from castoff.errors import BlobNotFoundError, InvalidReferenceError, StoreError, UsageError
+from castoff.events import VertexState
+from castoff.image.image import StoredImage
+from castoff.image.layoutfolder import LayoutFolder
+from castoff.oci.reference import Reference
+from castoff.plan.resolver import ResolvedBase
+from castoff.solve.cache import LayerRecord
+from castoff.solve.progress import VertexProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from castoff.events import Observer
+    from castoff.location import SourceRange
+    from castoff.oci.config import ImageConfig
+    from castoff.oci.descriptor import Descriptor
+    from castoff.oci.platform import Platform
+    from castoff.plan.resolver import ContextKind
+    from castoff.store.directory import DirectoryStore
+
+_IMAGE = "docker-image://"
+_LAYOUT = "oci-layout://"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedContext:
+    """One ``--build-context``.
+
+    Attributes:
+        kind: an image of the store, an image of a layout folder, or a folder.
+        value: reference, layout (``PATH[:TAG][@DIGEST]``), or the folder's absolute path.
+    """
+
+    kind: Literal["image", "layout", "folder"]
+    value: str
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> NamedContext:
+        """Read the value of ``--build-context name=text``.
+
+        Raises:
+            UsageError: it is of a kind that castoff does not know, or the folder does not exist.
+        """
+        if text.startswith(_IMAGE):
+            return cls("image", text.removeprefix(_IMAGE))
+        if text.startswith(_LAYOUT):
+            return cls("layout", text.removeprefix(_LAYOUT))
+        if "://" in text or text.startswith(("git@", "target:")):
+            raise UsageError(
+                f"--build-context {name}={text} is of a kind that castoff can't read",
+                hint="give a folder, docker-image://REFERENCE (from the store) or oci-layout://FOLDER",
+            )
+        if not os.path.isdir(text):
+            raise UsageError(f"--build-context {name}={text}: there is no such folder")
+        return cls("folder", os.path.abspath(text))
+
+
+def _normal(name: str) -> str:
+    """Return the form in which names are compared: a reference in its full form, anything else in lower case."""
+    try:
+        return str(Reference.parse(name.lower()))
+    except InvalidReferenceError:
+        return name.lower()
+
+
+class StoreResolver:
+    """Implements `castoff.plan.resolver.ImageResolver` on a store and the named contexts of a request.
+
+    Attributes:
+        layouts: host paths of the indexes of layout folders that were read.
+        consulted: the references that were looked up in the store, with what was found.
+    """
+
+    def __init__(
+        self, store: DirectoryStore, contexts: Iterable[tuple[str, str]], config: ImageConfig, observer: Observer
+    ) -> None:
+        """Take the store, the ``--build-context`` pairs, the config that a folder stands for, and who is told.
+
+        Raises:
+            UsageError: a named context is not valid.
+        """
+        self._store = store
+        self._contexts = {_normal(name): NamedContext.parse(name, text) for name, text in contexts}
+        self._folder_config = config
+        self._observer = observer
+        self._known: dict[tuple[str, str], tuple[ResolvedBase, StoredImage | None]] = {}
+        self.layouts: list[str] = []
+        self.consulted: dict[Reference, Descriptor] = {}
+
+    def context_kind(self, name: str) -> ContextKind:
+        """Say whether the request has a named context `name`."""
+        context = self._contexts.get(_normal(name))
+        if context is None:
+            return "none"
+        return "local" if context.kind == "folder" else "image"
+
+    def folder(self, name: str) -> str:
+        """Return the host path of the named context `name`, which is a folder."""
+        return self._contexts[_normal(name)].value
+
+    def resolve(self, name: str, platform: Platform, location: SourceRange | None) -> ResolvedBase:
+        """Return what `name` stands for on `platform`."""
+        key = (_normal(name), str(platform))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._resolve(name, platform, location)
+        return known[0]
+
+    def layers(self, base: ResolvedBase) -> tuple[LayerRecord, ...]:
+        """Return the layers of an image that was resolved, bottom first."""
+        image = next(image for resolved, image in self._known.values() if resolved == base)
+        if image is None:
+            return ()
+        return tuple(
+            LayerRecord(
+                str(layer.diff_id),
+                str(layer.descriptor.digest),
+                layer.descriptor.size,
+                0,
+                layer.descriptor.media_type,
+            )
+            for layer in image.layers()
+        )
+
+    def _resolve(
+        self, name: str, platform: Platform, location: SourceRange | None
+    ) -> tuple[ResolvedBase, StoredImage | None]:
+        context = self._contexts.get(_normal(name))
+        if context is not None and context.kind == "folder":
+            return ResolvedBase(name, name, self._folder_config, "context-local"), None
+        text = name if context is None else context.value
+        try:
+            shown = text if context is not None and context.kind == "layout" else str(Reference.parse(text))
+            progress = VertexProgress(self._observer, f"metadata {shown}", f"[internal] load metadata for {shown}")
+            progress.state(VertexState.STARTED)
+            if context is not None and context.kind == "layout":
+                image = self._layout_image(text, platform)
+            else:
+                image = StoredImage.open_(self._store.blobs, self._find(text), platform)
+            config = image.config()
+            image.layers()
+        except (StoreError, InvalidReferenceError) as error:
+            if error.location is None:
+                error.location = location
+            raise
+        progress.state(VertexState.DONE)
+        kind = "image" if context is None else "context-image"
+        return ResolvedBase(name, shown, config, kind, image.descriptor.digest), image  # type: ignore[arg-type]
+
+    def _find(self, text: str) -> Descriptor:
+        reference = Reference.parse(text)
+        descriptor = self._store.images.get(reference)
+        if descriptor is not None:
+            self.consulted[reference] = descriptor
+            return descriptor
+        names = [record.name for record in self._store.images if record.reference is not None]
+        close = difflib.get_close_matches(reference.familiar, names, n=1)
+        near = f"did you mean {close[0]}? Else " if close else ""
+        raise BlobNotFoundError(
+            f"the image {reference.familiar} is not in the store",
+            hint=f"{near}load it (castoff load -i FILE), assemble it (castoff base assemble RECIPE -t {text}),"
+            f" or name what stands for it (--build-context {text}=docker-image://REFERENCE or oci-layout://FOLDER)",
+        )
+
+    def _layout_image(self, text: str, platform: Platform) -> StoredImage:
+        """Return an image of a layout folder, its blobs taken into the store."""
+        path, tag, digest = _split_layout(text)
+        layout = LayoutFolder(path)
+        image = layout.take(layout.choose(tag, digest), self._store.blobs, platform)
+        self.layouts.append(os.path.abspath(layout.index_path))
+        return image
+
+
+def _split_layout(text: str) -> tuple[str, str, str]:
+    """Split ``FOLDER[:NAME][@DIGEST]``, where the folder is the longest one that exists; names may hold colons."""
+    text, _, digest = text.partition("@")
+    path, tag = text, ""
+    while not os.path.isdir(path):
+        path, colon, more = path.rpartition(":")
+        if not colon:
+            return text, "", digest
+        tag = f"{more}:{tag}" if tag else more
+    return path, tag, digest

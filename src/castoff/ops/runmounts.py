@@ -1,0 +1,232 @@
+"""``RUN --mount``: what is mounted for one step, what of it decides the cache key, and what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from castoff.errors import StepError, UnsupportedError
+from castoff.fs.ownership import DirectOwnership, Owner
+from castoff.fs.resolve import clean
+from castoff.mount import Mount, MountKind
+from castoff.ops.select import Request
+from castoff.plan.step import (
+    SCRIPT_FOLDER,
+    BindMount,
+    CacheMount,
+    ScratchSource,
+    SecretMount,
+    SshMount,
+    TmpfsMount,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from castoff.ops.filesystem import FileSystem
+    from castoff.ops.run import SecretGetter
+    from castoff.ops.sources import Result
+    from castoff.ops.workspace import Workspace
+    from castoff.plan.step import RunStep, Source
+
+_FOLDER = "cache-mounts"
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Mounts that are ready, and variables that go with them."""
+
+    mounts: tuple[Mount, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def mount_sources(step: RunStep) -> tuple[Source, ...]:
+    """Return the sources of a step's mounts, each once, in the order in which its vertex has them as inputs."""
+    found: dict[Source, None] = {}
+    for mount in step.mounts:
+        if isinstance(mount, BindMount | CacheMount) and not isinstance(mount.source, ScratchSource):
+            found[mount.source] = None
+    return tuple(found)
+
+
+class MountPlan:
+    """The mounts of one RUN step. `inputs` are the step's: its base, then its mounts' sources."""
+
+    def __init__(self, workspace: Workspace, step: RunStep, inputs: Sequence[Result]) -> None:
+        self._workspace = workspace
+        self._step = step
+        self._sources = dict(zip(mount_sources(step), inputs[1:], strict=True))
+
+    def key(self) -> tuple[object, ...]:
+        """Return what of the mounts belongs in the cache key: definitions, and the content of what is bound."""
+        return tuple(self._key(mount) for mount in self._step.mounts)
+
+    def _key(self, mount: BindMount | CacheMount | TmpfsMount | SecretMount | SshMount) -> tuple[object, ...]:
+        match mount:
+            case BindMount():
+                content = self._content(mount.source, mount.source_path)
+                return ("bind", mount.target, mount.read_only, content)
+            case CacheMount():
+                return (
+                    "cache",
+                    mount.target,
+                    mount.id,
+                    mount.sharing,
+                    mount.read_only,
+                    mount.mode,
+                    mount.uid,
+                    mount.gid,
+                )
+            case TmpfsMount():
+                return ("tmpfs", mount.target, mount.size)
+            case SecretMount():
+                return ("secret", mount.id, mount.target, mount.env, mount.mode, mount.uid, mount.gid)
+            case SshMount():
+                return ("ssh", mount.id, mount.target, mount.mode, mount.uid, mount.gid)
+
+    def _content(self, source: Source, path: str) -> str:
+        if isinstance(source, ScratchSource):
+            return ""
+        step_source = self._sources[source].as_source()
+        request = Request((path,))
+        return step_source.content_digest(request, owners=step_source.has_owners)
+
+    def prepare(self, stack: contextlib.ExitStack, secrets: SecretGetter) -> Prepared:
+        """Return the mounts, ready; `stack` undoes what they need once the step has ended.
+
+        Raises:
+            StepError: a secret is required and was not given.
+            UnsupportedError: a mount is of a kind that can't be made yet.
+        """
+        prepared = Prepared()
+        mounts: list[Mount] = []
+        for mount in self._step.mounts:
+            match mount:
+                case BindMount():
+                    mounts.append(self._bind(mount, stack))
+                case CacheMount():
+                    mounts.append(self._cache(mount, stack))
+                case TmpfsMount():
+                    mounts.append(
+                        Mount(MountKind.TMPFS, mount.target, readonly=mount.read_only, size=mount.size or None)
+                    )
+                case SecretMount():
+                    mounts.extend(_secret(mount, secrets, prepared.env))
+                case SshMount():
+                    if mount.required:
+                        raise UnsupportedError(
+                            "--mount=type=ssh needs an agent, and castoff does not forward one yet",
+                            feature="ssh agent forwarding",
+                            hint="give a key as a secret instead",
+                        )
+        mounts.extend(
+            Mount(
+                MountKind.FILE,
+                f"{SCRIPT_FOLDER}/{script.name}",
+                readonly=True,
+                mode=0o755,
+                data=script.data,
+            )
+            for script in self._step.scripts
+        )
+        prepared.mounts = tuple(mounts)
+        return prepared
+
+    def _bind(self, mount: BindMount, stack: contextlib.ExitStack) -> Mount:
+        if isinstance(mount.source, ScratchSource):
+            lowers: tuple[str, ...] = ()
+        else:
+            filesystem = self._sources[mount.source].as_filesystem(Request((mount.source_path,)))
+            lowers = self._lowers(filesystem)
+        source = os.fsdecode(clean(os.fsencode(mount.source_path)))
+        if mount.read_only and lowers:
+            return Mount(MountKind.OVERLAY, mount.target, source, readonly=True, lowers=lowers)
+        active = self._workspace.snapshotter.prepare(None)
+        stack.callback(self._workspace.snapshotter.discard, active)
+        return Mount(
+            MountKind.OVERLAY,
+            mount.target,
+            source,
+            readonly=mount.read_only,
+            lowers=lowers,
+            upper=active.upper,
+            work=active.work,
+        )
+
+    def _lowers(self, filesystem: FileSystem) -> tuple[str, ...]:
+        """Return the host paths of a file system's directories, topmost first."""
+        name = filesystem.snapshot()
+        active = self._workspace.snapshotter.prepare(name or None)
+        self._workspace.snapshotter.discard(active)
+        return active.lowers
+
+    def _cache(self, mount: CacheMount, stack: contextlib.ExitStack) -> Mount:
+        """Return the mount of a cache, whose lock is held until the step has ended."""
+        folder = os.path.join(self._workspace.store.root, _FOLDER)
+        name = hashlib.sha256(os.fsencode(mount.id)).hexdigest()[:32]
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        shared = mount.sharing == "shared"
+        for number in range(1 << 16):
+            path = f"{folder}/{name}" + (f".{number}" if number else "")
+            descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, descriptor)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            try:
+                fcntl.flock(descriptor, kind | (fcntl.LOCK_NB if mount.sharing == "private" else 0))
+            except BlockingIOError:
+                continue
+            break
+        self._make_cache(mount, path)
+        return Mount(MountKind.BIND, mount.target, path, readonly=mount.read_only)
+
+    def _make_cache(self, mount: CacheMount, path: str) -> None:
+        """Make the folder of a cache that is new: filled from its source, or empty."""
+        if os.path.isdir(path):
+            return
+        temporary = self._workspace.session.new_dir()
+        if not isinstance(mount.source, ScratchSource):
+            filesystem = self._sources[mount.source].as_filesystem(Request((mount.source_path,)))
+            self._fill(filesystem, mount.source_path, temporary)
+        os.chmod(temporary, 0o755 if mount.mode is None else mount.mode)
+        mode = os.lstat(temporary).st_mode
+        DirectOwnership().set_(b"", os.fsencode(temporary), Owner(mode, mount.uid or 0, mount.gid or 0, 0))
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if not os.path.isdir(path):
+                raise
+
+    def _fill(self, filesystem: FileSystem, source_path: str, folder: str) -> None:
+        from dataclasses import replace
+
+        from castoff.fs.changes import Added
+        from castoff.fs.union import UnionTree
+        from castoff.snapshot.materialise import write_changes
+
+        tree = filesystem.tree()
+        top = tree.resolve(os.fsencode(source_path))
+        skip = len(top) + 1 if top else 0
+        changes = [Added(replace(entry, path=entry.path[skip:])) for entry in tree.walk(top) if entry.path != top]
+        write_changes(changes, folder, UnionTree(), DirectOwnership(), self._workspace.userxattr)
+
+
+def _secret(mount: SecretMount, secrets: SecretGetter, env: dict[str, str]) -> list[Mount]:
+    data = secrets.get(mount.id)
+    if data is None:
+        if mount.required:
+            raise StepError(
+                f"the step requires the secret {mount.id!r}, which was not given",
+                hint=f"give it with --secret id={mount.id},src=FILE",
+            )
+        return []
+    if mount.env:
+        env[mount.env] = os.fsdecode(data)
+    if mount.target is None:
+        return []
+    return [
+        Mount(MountKind.FILE, mount.target, readonly=True, mode=mount.mode, data=data, uid=mount.uid, gid=mount.gid)
+    ]

@@ -1,0 +1,266 @@
+"""Where steps copy from: the result of a vertex, or a build context."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from castoff.context.digests import Fingerprint, hash_file
+from castoff.errors import ContextError
+from castoff.fs.entry import display
+from castoff.fs.union import UnionTree
+from castoff.image.users import Owner
+from castoff.ops.filesystem import FileSystem, Forms
+from castoff.ops.select import Request, Selected, content_digest, explain_missing, select
+from castoff.ops.staging import Staging
+from castoff.solve.cache import CacheRecord
+from castoff.solve.cachekey import cache_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from castoff.context.local import LocalContext
+    from castoff.fs.changes import Change
+    from castoff.fs.entry import FileEntry
+    from castoff.ops.workspace import Workspace
+    from castoff.solve.cachekey import CacheKey
+    from castoff.solve.progress import VertexProgress
+
+
+class StepSource(Protocol):
+    """What a step reads from. Reading is idempotent; safe for several threads."""
+
+    @property
+    def has_owners(self) -> bool:
+        """Whether its files have owners that are kept."""
+
+    def select(self, request: Request) -> tuple[Selected, ...]:
+        """Return what a step selects of it."""
+
+    def content_digest(self, request: Request, *, owners: bool) -> str:
+        """Return the digest of what a step selects of it."""
+
+
+class _StageTree:
+    """The tree of a stage, read for COPY."""
+
+    def __init__(self, tree: UnionTree) -> None:
+        self._tree = tree
+        self.lstat = tree.lstat
+        self.listdir = tree.listdir
+        self.walk = tree.walk
+
+    def digest(self, entry: FileEntry) -> bytes:
+        """Return the sha256 digest of a file."""
+        if entry.source is None:
+            return hashlib.sha256(entry.data or b"").digest()
+        return hash_file(entry.source, Fingerprint.of(os.lstat(entry.source)))
+
+    def describe(self, path: bytes) -> str:
+        """Return what to say of a missing path."""
+        folder, _, name = path.rpartition(b"/")
+        if not self._tree.is_dir(folder):
+            return f" in the source: it has no directory /{display(folder)}"
+        close = [other for other in self._tree.listdir(folder) if other.lower() == name.lower()]
+        return f" in the source; did you mean {display(close[0])!r}?" if close else " in the source"
+
+
+class FileSystemSource:
+    """A stage, or an image, as a source."""
+
+    has_owners = True
+
+    def __init__(self, workspace: Workspace, filesystem: FileSystem) -> None:
+        self._workspace = workspace
+        self._filesystem = filesystem
+
+    def select(self, request: Request) -> tuple[Selected, ...]:
+        """Return what a step selects of it."""
+        return select(_StageTree(self._filesystem.tree()), request)
+
+    def content_digest(self, request: Request, *, owners: bool) -> str:
+        """Return the digest of what a step selects; it is remembered, since a snapshot never changes."""
+        memo = cache_key("selection", self._filesystem.name, request.sources, request.excludes, request.parents, owners)
+        record = self._workspace.cache.load(memo)
+        known = record.facts.get("content") if record is not None else None
+        if known is not None:
+            return known
+        tree = _StageTree(self._filesystem.tree())
+        content = content_digest(tree, select(tree, request), owners=owners)
+        self._workspace.cache.save(memo, CacheRecord(facts={"content": content}))
+        return content
+
+
+class _ContextTree:
+    """A build context, read for COPY."""
+
+    def __init__(self, context: LocalContext) -> None:
+        self._context = context
+        self.lstat = context.lstat
+        self.listdir = context.listdir
+        self.walk = context.walk
+        self.digest = context.digest
+
+    def describe(self, path: bytes) -> str:
+        """Return what to say of a missing path."""
+        ignored = self._context.excludes(path)
+        folder = path.rpartition(b"/")[0]
+        try:
+            siblings = self._context.listdir(folder)
+        except ContextError:
+            siblings = []
+        return explain_missing(path, ignored, siblings)
+
+
+class LoadedContext:
+    """A build context as the result of a vertex. Safe for several threads."""
+
+    has_owners = False
+
+    def __init__(self, workspace: Workspace, context: LocalContext) -> None:
+        self._workspace = workspace
+        self._context = context
+        self._tree = _ContextTree(context)
+        self._lock = threading.Lock()
+        self._selected: dict[Request, tuple[Selected, ...]] = {}
+        self._digests: dict[Request, str] = {}
+
+    @property
+    def context(self) -> LocalContext:
+        """The folder."""
+        return self._context
+
+    def as_source(self) -> StepSource:
+        """Return itself."""
+        return self
+
+    def as_filesystem(self, request: Request) -> FileSystem:
+        """Return a file system that holds what is asked for, at its own path, to be mounted."""
+        key = cache_key("context", self.content_digest(request, owners=False), request.sources)
+
+        def changes() -> tuple[Change, ...]:
+            staging = Staging(UnionTree())
+            for item in self.select(request):
+                staging.make_directories(item.top.parent, Owner(0, 0))
+                for entry in (item.top, *(entry for _path, entry in item.below)):
+                    if entry.path:
+                        staging.put(entry)
+            return staging.changes()
+
+        return FileSystem(self._workspace, FileSystem.empty(self._workspace, ""), key, Forms(changes=changes))
+
+    def select(self, request: Request) -> tuple[Selected, ...]:
+        """Return what a step selects of it."""
+        with self._lock:
+            return self._select(request)
+
+    def _select(self, request: Request) -> tuple[Selected, ...]:
+        selected = self._selected.get(request)
+        if selected is None:
+            selected = self._selected[request] = select(self._tree, request)
+        return selected
+
+    def content_digest(self, request: Request, *, owners: bool) -> str:
+        """Return the digest of what a step selects of it."""
+        del owners
+        with self._lock:
+            digest = self._digests.get(request)
+            if digest is None:
+                digest = content_digest(self._tree, self._select(request), owners=False)
+                self._digests[request] = digest
+            return digest
+
+
+Result = FileSystem | LoadedContext
+"""What a vertex leaves."""
+
+
+class ContextOp:
+    """Looks at what the steps will ask of a build context, and reads what has changed since it was last read."""
+
+    def __init__(self, workspace: Workspace, context: LocalContext, requests: Sequence[Request]) -> None:
+        self._workspace = workspace
+        self._context = context
+        self._requests = requests
+
+    def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
+        """Return None: a folder is looked at each time."""
+        del inputs, progress
+        return None
+
+    def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> Result | None:
+        """Return None."""
+        del key, record, inputs
+        return None
+
+    def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:
+        """Read the context; what is missing in it is the error of the step that asks for it."""
+        del key, inputs
+        loaded = LoadedContext(self._workspace, self._context)
+        for request in self._requests:
+            try:
+                loaded.content_digest(request, owners=False)
+            except ContextError:
+                continue
+        self._context.save()
+        progress.status("transferring context:", current=self._context.bytes_read, done=True)
+        return loaded
+
+    def record(self, result: Result) -> CacheRecord | None:
+        """Return None."""
+        del result
+        return None
+
+
+class BaseOp:
+    """The file system of an image, or the empty one: nothing is unpacked before a step needs its files."""
+
+    def __init__(self, make: FileSystem) -> None:
+        self._make = make
+
+    def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
+        """Return None: there is nothing to remember."""
+        del inputs
+        self._make.show_in(progress)
+        return None
+
+    def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> Result | None:
+        """Return None."""
+        del key, record, inputs
+        return None
+
+    def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:
+        """Return the file system."""
+        del key, inputs, progress
+        return self._make
+
+    def record(self, result: Result) -> CacheRecord | None:
+        """Return None."""
+        del result
+        return None
+
+
+class ContextBaseOp:
+    """A build context as what a stage starts from: all of its files."""
+
+    def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
+        """Return None: the file system that is made has a key of its own."""
+        del inputs, progress
+        return None
+
+    def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> Result | None:
+        """Return None."""
+        del key, record, inputs
+        return None
+
+    def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:
+        """Return the file system."""
+        del key, progress
+        return inputs[0].as_filesystem(Request(("/",)))
+
+    def record(self, result: Result) -> CacheRecord | None:
+        """Return None."""
+        del result
+        return None

@@ -1,0 +1,95 @@
+"""What all operations of one build share: the store, the snapshots, the executor, the choice of how layers are made."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from castoff.errors import SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from castoff.layer.compression import Compression
+    from castoff.sandbox.executor import Executor
+    from castoff.snapshot.snapshotter import Snapshotter
+    from castoff.solve.cache import CacheStore
+    from castoff.store.directory import DirectoryStore
+    from castoff.store.session import Session
+
+DEFAULT_EPOCH = 315532800
+"""1980-01-01T00:00:00Z: the earliest time that zip files can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerVariant:
+    """How layers are made.
+
+    Attributes:
+        epoch: no time in a layer is later than this, in seconds since 1970; None keeps the times that files have.
+        compression: the codec; None for castoff's choice by the layer's size.
+    """
+
+    epoch: int | None = DEFAULT_EPOCH
+    compression: Compression | None = None
+
+    def __str__(self) -> str:
+        """Return the name under which a cache record keeps a layer that was made this way."""
+        return f"{'kept' if self.epoch is None else self.epoch}/{self.compression or 'auto'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where a build keeps things.
+
+    Attributes:
+        store: blobs and tags.
+        session: temporary files.
+        snapshotter: snapshots.
+        cache: cache records.
+        userxattr: whether overlay attributes are ``user.overlay.*``.
+    """
+
+    store: DirectoryStore
+    session: Session
+    snapshotter: Snapshotter
+    cache: CacheStore
+    userxattr: bool
+
+
+class Workspace:
+    """What all operations of one build share. Safe for several threads."""
+
+    def __init__(self, storage: Storage, variant: LayerVariant, start_executor: Callable[[], Executor]) -> None:
+        self.store = storage.store
+        self.session = storage.session
+        self.snapshotter = storage.snapshotter
+        self.cache = storage.cache
+        self.userxattr = storage.userxattr
+        self.variant = variant
+        self._start_executor = start_executor
+        self._executor: Executor | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def executor(self) -> Executor:
+        """Return the executor, which is started the first time that a step wants it.
+
+        Raises:
+            SandboxError: it can't be started, or the build is over.
+        """
+        with self._lock:
+            if self._closed:
+                raise SandboxError("the build is over")
+            if self._executor is None:
+                self._executor = self._start_executor()
+            return self._executor
+
+    def close(self) -> None:
+        """Kill what still runs. Idempotent; callable from any thread."""
+        with self._lock:
+            self._closed = True
+            executor = self._executor
+        if executor is not None:
+            executor.close()

@@ -1,0 +1,1 @@
+"""Keeps file systems as stacks of snapshots."""

@@ -1,0 +1,1 @@
+"""The state folder: blobs, tags, temporary files."""

@@ -1,0 +1,1 @@
+"""Parts that tests of castoff and of programs using it share."""
