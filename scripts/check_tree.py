@@ -79,7 +79,7 @@ def tree_files() -> list[str]:
     listed = subprocess.run([*command, "--exclude-standard"], capture_output=True, check=False)
     if listed.returncode == 0:
         return [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
-    found = []
+    found: list[str] = []
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name == ".ci" or not name.startswith((".", "__pycache__"))]
         found.extend(os.path.relpath(os.path.join(folder, name), ROOT) for name in names)

@@ -26,6 +26,11 @@ settings.register_profile("castoff", deadline=None, suppress_health_check=[Healt
 settings.load_profile("castoff")
 
 
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a test after its argument where the value is binary: such a name may differ from worker to worker."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
 class Require:
     """Skips the running test, naming what is missing."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 NAME = "castoff-test"
 SUBORDINATE_IDS = 65536
-RUNTIME_MODULES = ("isal", "zlib-ng", "zstandard", "rich", "python-debian")
+RUNTIME_MODULES = ("isal", "zlib-ng", "zstandard", "python-debian")
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 

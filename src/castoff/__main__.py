@@ -20,7 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit code."""
     started = time.time()
     arguments = sys.argv[1:] if argv is None else argv
-    code = _repeat(arguments, os.environ, started) if "build" in arguments[:4] else None
+    try:
+        code = _repeat(arguments, os.environ, started) if "build" in arguments[:4] else None
+    except KeyboardInterrupt:
+        return 130
     if code is not None:
         return code
     from castoff.cli.main import main as run
@@ -50,11 +53,25 @@ def _repeat(arguments: list[str], environ: Mapping[str, str], started: float) ->
                 file.write(data)
     except OSError:
         return None
-    replay.replay(record["events"], record["mode"], sys.stderr, started=started)
-    if replay.resolve_mode(record["mode"], sys.stderr, environ) == "quiet":
-        sys.stdout.write(record["image_id"] + "\n")
-        sys.stdout.flush()
+    try:
+        replay.replay(record["events"], record["mode"], sys.stderr, started=started)
+    except OSError:
+        _silence(2)  # as with a build: that nobody looks on is no failure
+    try:
+        if replay.resolve_mode(record["mode"], sys.stderr, environ) == "quiet":
+            sys.stdout.write(record["image_id"] + "\n")
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(1)
+        return 141
     return 0
+
+
+def _silence(descriptor: int) -> None:
+    """Let what is still in a stream's buffer go nowhere, so that Python does not fail with it when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 if __name__ == "__main__":

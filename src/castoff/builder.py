@@ -16,6 +16,7 @@ from castoff.errors import CastoffError, ContextError, UsageError
 from castoff.events import NullObserver, VertexState, WarningEvent
 from castoff.export.dispatch import Product, check_output, write_output
 from castoff.export.exporter import ImageResult
+from castoff.export.platforms import folder_name, joined_tree, store_index
 from castoff.image.image import StoredImage
 from castoff.oci.config import ImageConfig
 from castoff.oci.digest import Digest
@@ -41,10 +42,11 @@ from castoff.solve.solver import Solver
 from castoff.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from castoff.dockerfile.parser import Dockerfile, DockerfileWarning
     from castoff.events import Observer
+    from castoff.fs.union import UnionTree
     from castoff.image.mutate import DraftImage
     from castoff.oci.descriptor import Descriptor
     from castoff.ops.inputs import BuildInputs
@@ -61,9 +63,10 @@ class BuildResult:
     """What a build made.
 
     Attributes:
-        image_id: digest of the config: what ``-q``, ``--iidfile`` and ``writing image`` show.
-        manifest: descriptor of the manifest in the store.
-        config: the image's config.
+        image_id: digest of the config: what ``-q``, ``--iidfile`` and ``writing image`` show; for several platforms
+            that of the index.
+        manifest: descriptor of the manifest in the store, or of the index for several platforms.
+        config: the image's config; that of the first platform.
         references: the references that it was given.
         inputs: what decided it; None where the next run must look for itself.
     """
@@ -88,6 +91,25 @@ def build(request: BuildRequest, observer: Observer | None = None) -> BuildResul
     return _Build(request, observer or NullObserver()).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a build does for one platform."""
+
+    platform: Platform
+    graph: StageGraph
+    vertices: GraphVertices
+
+
+def _merged(parts: Sequence[_Part], solver: Solver[Result]) -> UnionTree:
+    """Return the file system that was built; for several platforms one with a folder for each."""
+    trees = []
+    for part in parts:
+        filesystem = solver.result(part.vertices.target())
+        assert isinstance(filesystem, FileSystem)
+        trees.append((folder_name(part.platform), filesystem.tree()))
+    return joined_tree(trees) if len(trees) > 1 else trees[0][1]
+
+
 class _Build:
     """One build, from the Dockerfile to the image."""
 
@@ -99,8 +121,12 @@ class _Build:
         self._references = tuple(Reference.parse(tag) for tag in request.tags)
         for output in request.outputs:
             check_output(output)
-        if len(request.platforms) > 1:
-            raise UsageError("several platforms at once can't be built yet", hint="build one --platform at a time")
+        self._platforms = tuple(dict.fromkeys(map(Platform.parse, request.platforms))) or (Platform.host(),)
+        if len(self._platforms) > 1 and any(output.type == "docker" and output.dest for output in request.outputs):
+            raise UsageError(
+                "type=docker holds an image for one platform, and several are to be built",
+                hint="write type=oci, or build one --platform at a time",
+            )
 
     def run(self) -> BuildResult:
         """Build."""
@@ -109,23 +135,39 @@ class _Build:
             session = store.session()
             generation = store.generation()
             dockerfile = self._load_dockerfile()
-            platform = Platform.parse(request.platforms[0]) if request.platforms else Platform.host()
-            resolver = StoreResolver(store, request.build_contexts, ImageConfig(platform), self._observer)
-            graph = plan(dockerfile, self._plan_request(), resolver)
-            self._warn((*dockerfile.warnings, *graph.warnings))
+            plans = [self._plan(platform, dockerfile, store) for platform in self._platforms]
+            self._warn((*dockerfile.warnings, *(warning for _resolver, graph in plans for warning in graph.warnings)))
             self._load_ignore_file()
             userxattr = current_tier().userxattr
             snapshotter = OverlaySnapshotter(store.snapshots, session, userxattr=userxattr)
             cache = DirectoryCacheStore(f"{store.cache}/records")
             storage = Storage(store, session, snapshotter, cache, userxattr)
-            variant = self._variant(graph.epoch)
+            variant = self._variant(plans[0][1].epoch)
             workspace = Workspace(storage, variant, lambda: ZygoteExecutor(session.new_dir()))
-            options = VertexOptions(self._run_options(platform), request.no_cache, self._opener(store, resolver))
             try:
-                result = self._solve(workspace, graph, GraphVertices(workspace, graph, resolver, options))
+                parts = [self._part(workspace, *plan) for plan in zip(self._platforms, plans, strict=True)]
+                result = self._solve(workspace, parts)
             finally:
                 workspace.close()
-            return replace(result, inputs=self._consulted(store, resolver, result, generation))
+            if len(parts) > 1:
+                return result
+            return replace(result, inputs=self._consulted(store, plans[0][0], result, generation))
+
+    def _plan(
+        self, platform: Platform, dockerfile: Dockerfile, store: DirectoryStore
+    ) -> tuple[StoreResolver, StageGraph]:
+        resolver = StoreResolver(store, self._request.build_contexts, ImageConfig(platform), self._observer)
+        return resolver, plan(dockerfile, self._plan_request(platform), resolver)
+
+    def _part(self, workspace: Workspace, platform: Platform, planned: tuple[StoreResolver, StageGraph]) -> _Part:
+        resolver, graph = planned
+        options = VertexOptions(
+            self._run_options(platform),
+            self._request.no_cache,
+            self._opener(workspace.store, resolver),
+            f"{platform} " if len(self._platforms) > 1 else "",
+        )
+        return _Part(platform, graph, GraphVertices(workspace, graph, resolver, options))
 
     def _variant(self, epoch: int | None) -> LayerVariant:
         """Return how layers are made; `epoch` is what the request or the Dockerfile gives."""
@@ -138,23 +180,24 @@ class _Build:
             raise UsageError("two outputs ask for different compressions", hint="build twice: the second is cached")
         return LayerVariant(epoch, compressions.pop() if compressions else None)
 
-    def _solve(self, workspace: Workspace, graph: StageGraph, vertices: GraphVertices) -> BuildResult:
+    def _solve(self, workspace: Workspace, parts: Sequence[_Part]) -> BuildResult:
         """Run what is not cached, put the image together, store it, and write the outputs."""
         solver: Solver[Result] = Solver(workspace.cache, self._observer, workspace.close)
         try:
-            filesystem = solver.solve([vertices.target()])[0]
+            solver.solve([part.vertices.target() for part in parts])
         except BaseException:
             solver.flush()  # What succeeded before is cached for the next try.
             raise
-        assert isinstance(filesystem, FileSystem)
         export = self._progress("export", "exporting to image")
         try:
-            draft = self._compose(workspace, graph, vertices, solver)
+            drafts = [self._compose(workspace, part.graph, part.vertices, solver) for part in parts]
             export.status("exporting layers", done=True)
-            result = self._store_image(workspace, draft, export)
+            result = self._store_image(workspace, drafts, export)
             solver.flush()
-            write_stage_record(workspace, graph, vertices, solver.result, result.image_id)
-            self._write_outputs(workspace, result, filesystem, export)
+            for part, draft in zip(parts, drafts, strict=True):
+                image_id = Digest.of(draft.config.to_bytes())
+                write_stage_record(workspace, part.graph, part.vertices, solver.result, image_id)
+            self._write_outputs(workspace, result, lambda: _merged(parts, solver), export)
         except CastoffError as error:
             export.state(VertexState.FAILED, error.message)
             raise
@@ -166,7 +209,9 @@ class _Build:
     ) -> BuildInputs | None:
         """Return all that decided the build; None where the next run must look for itself."""
         request = self._request
-        if request.no_cache or request.no_cache_filter or request.outputs or request.secrets:
+        if request.dockerfile_data is not None or request.outputs or request.secrets:
+            return None
+        if request.no_cache or request.no_cache_filter:
             return None
         for layout in resolver.layouts:
             self._inputs.read(layout)
@@ -236,7 +281,7 @@ class _Build:
         progress.status("transferring context:", current=len(data), total=len(data), done=True)
         progress.state(VertexState.DONE)
 
-    def _plan_request(self) -> PlanRequest:
+    def _plan_request(self, platform: Platform) -> PlanRequest:
         request = self._request
         environment = dict(request.environment)
         build_args: list[tuple[str, str]] = []
@@ -250,7 +295,8 @@ class _Build:
             target=request.target,
             build_args=tuple(build_args),
             labels=request.labels,
-            target_platform=Platform.parse(request.platforms[0]) if request.platforms else None,
+            target_platform=platform if request.platforms else None,
+            show_platform=len(self._platforms) > 1,
             epoch=request.epoch,
             no_cache_filter=request.no_cache_filter,
         )
@@ -263,6 +309,7 @@ class _Build:
             rlimits=request.ulimits,
             shm_size=request.shm_size,
             secrets=_Secrets(request.secrets),
+            allowed=frozenset(request.allow),
             platform=str(platform),
         )
 
@@ -295,11 +342,15 @@ class _Build:
         created = timestamp(workspace.variant.epoch)
         return compose(graph, vertices, solver.result, created, tuple(sorted(annotations.items())))
 
-    def _store_image(self, workspace: Workspace, draft: DraftImage, export: VertexProgress) -> BuildResult:
-        """Write the documents and the tags."""
+    def _store_image(self, workspace: Workspace, drafts: Sequence[DraftImage], export: VertexProgress) -> BuildResult:
+        """Write the documents and the tags; of several platforms' images an index, whose digest stands for all."""
         store = workspace.store
-        manifest = draft.store(store.blobs, draft.config.platform)
-        image_id = Digest.of(draft.config.to_bytes())
+        manifests = [draft.store(store.blobs, draft.config.platform) for draft in drafts]
+        image_id = Digest.of(drafts[0].config.to_bytes())
+        manifest = manifests[0]
+        if len(manifests) > 1:
+            manifest = store_index(store.blobs, manifests)
+            image_id = manifest.digest
         export.status(f"writing image {image_id}", done=True)
         names = [Reference.parse(name) for output in self._request.outputs for name in output.names]
         references = tuple(dict.fromkeys((*self._references, *names)))
@@ -308,14 +359,20 @@ class _Build:
             store.images.keep(manifest, now)
         for reference in references:
             store.images.set_(reference, manifest, now)
-            export.status(f"naming to {reference}", done=True)
-        return BuildResult(image_id, manifest, draft.config, references)
+            export.status(f"naming to {self._shown(reference)}", done=True)
+        return BuildResult(image_id, manifest, drafts[0].config, references)
+
+    def _shown(self, reference: Reference) -> str:
+        """Return a reference as progress shows it: whole, with a tag where one was given."""
+        text = str(reference)
+        given = any(tag.endswith(":latest") for tag in self._request.tags)
+        return text if given else text.removesuffix(":latest")
 
     def _write_outputs(
-        self, workspace: Workspace, result: BuildResult, filesystem: FileSystem, export: VertexProgress
+        self, workspace: Workspace, result: BuildResult, tree: Callable[[], UnionTree], export: VertexProgress
     ) -> None:
         image = ImageResult(result.manifest, result.references, workspace.store.blobs, result.config.created)
-        product = Product(image, filesystem.tree, workspace.variant.epoch, self._request.stdout)
+        product = Product(image, tree, workspace.variant.epoch, self._request.stdout)
         for output in self._request.outputs:
             report = write_output(output, product, self._observer, export.vertex)
             for phrase in report.skipped if report is not None else ():

@@ -48,6 +48,7 @@ class BuildRequest:
         platforms: platforms to build for; empty for this machine's.
         outputs: where the result goes, besides the store.
         network: network mode of RUN steps: ``default``, ``host`` or ``none``.
+        allow: entitlements: ``security.insecure``; ``network.host`` always is.
         add_hosts: pairs of (name, address) for the steps' /etc/hosts.
         ulimits: (name, soft, hard) for the steps; -1 for no limit.
         shm_size: size of the steps' /dev/shm in bytes; 0 for the default.
@@ -72,6 +73,7 @@ class BuildRequest:
     platforms: tuple[str, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     network: str = "default"
+    allow: tuple[str, ...] = ()
     add_hosts: tuple[tuple[str, str], ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 0

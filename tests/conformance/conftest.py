@@ -43,7 +43,7 @@ def pytest_runtest_makereport(
     if marker is not None and call.when == "call":
         counts = item.config.stash.setdefault(COUNTS, defaultdict(lambda: [0, 0]))[str(marker.args[0])]
         counts[0] += report.passed
-        counts[1] += 1
+        counts[1] += not report.skipped or hasattr(report, "wasxfail")
     return report
 
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
-from ordinary_user import OrdinaryUser
+if TYPE_CHECKING:
+    import pytest
+
+    from ordinary_user import OrdinaryUser
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SRC = os.path.join(os.path.dirname(os.path.dirname(HERE)), "src")

@@ -261,6 +261,29 @@ def test_quiet_and_files(castoff: Castoff, context: Callable[[str], str], tmp_pa
     assert castoff("images", "-q", "--no-trunc", "quiet").stdout == done.stdout
 
 
+def test_dockerfile_on_standard_input_is_read_each_time(castoff: Castoff) -> None:
+    ids = []
+    for text in ("FROM scratch\nENV A=1\n", "FROM scratch\nENV A=2\n", "FROM scratch\nENV A=1\n"):
+        command = [sys.executable, "-m", "castoff", "--root", castoff.root, "build", "-q", "-"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+        ids.append(done.stdout)
+    assert ids[0] != ids[1]
+    assert ids[0] == ids[2]
+
+
+def test_unchanged_build_shows_the_same_frame_again(castoff: Castoff, context: Callable[[str], str]) -> None:
+    folder = context("FROM app\nUSER root\nRUN echo once\nENV B=1\n")
+    shown = []
+    for _ in range(3):
+        command = [sys.executable, "-m", "castoff", "--root", castoff.root, "build", "-t", "same", folder]
+        done = subprocess.run(
+            [*command, "--progress", "tty"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+        )
+        shown.append(done.stderr.splitlines()[1:])
+    assert shown[1] == shown[2]
+    assert any(line.startswith(" => CACHED ") and "RUN echo once" in line for line in shown[1])
+
+
 def test_stages_are_weighed(castoff: Castoff) -> None:
     done = castoff("size", "--stages", "app")
     assert done.returncode == 0, done.stderr

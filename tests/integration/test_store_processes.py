@@ -123,6 +123,8 @@ while True:
         process.communicate()
         with DirectoryStore.open_(root) as store:
             assert "app:first" in {record.name for record in store.images}
+            random_image(store, "app:next", seed="next")
+        assert [name for name in os.listdir(root) if name.startswith(".")] == []
 
 
 def test_a_full_file_system(tmp_path: Path) -> None:
@@ -174,3 +176,27 @@ other.close()
     assert lines[4].startswith("StoreError can't write a blob to the store: there is no space left")
     assert "castoff prune" in lines[4]
     assert lines[5:] == ["[] []", "True"]
+
+
+def test_a_kill_in_the_middle_of_an_export_leaves_the_old_file(tmp_path: Path) -> None:
+    program = """
+import os, sys, time
+from castoff.export.placement import placed_file
+with placed_file(sys.argv[1]) as fd:
+    os.write(fd, bytes(1 << 20))
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+    (tmp_path / "image.tar").write_text("old")
+    process = python(program, str(tmp_path / "image.tar"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert (tmp_path / "image.tar").read_text() == "old"
+    left = os.listdir(tmp_path)
+    try:
+        os.close(os.open(tmp_path, os.O_WRONLY | os.O_TMPFILE))
+    except OSError:
+        pytest.skip(f"files without a name (O_TMPFILE) are not available in {tmp_path}")
+    assert left == ["image.tar"]

@@ -49,9 +49,7 @@ class Folder:
 def leaves() -> st.SearchStrategy[Leaf]:
     files = st.builds(
         lambda data, mode, mtime, attributes, group: Leaf(
-            FileEntry(
-                b"", stat.S_IFREG | mode, UID, GID, len(data), mtime_ns=mtime, data=data, xattrs=attributes
-            ),
+            FileEntry(b"", stat.S_IFREG | mode, UID, GID, len(data), mtime_ns=mtime, data=data, xattrs=attributes),
             group,
         ),
         st.binary(max_size=1500),

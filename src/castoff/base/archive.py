@@ -161,7 +161,9 @@ class Archive:
                 f"the locked package {package.name} {package.version} can't be had: {reason}",
                 status=error.status,
                 temporary=error.temporary,
-                hint="lock the recipe again with `castoff base lock RECIPE.toml`, or name another --mirror",
+                hint="lock the recipe again with `castoff base lock RECIPE.toml`, or name another --mirror"
+                if gone
+                else "check the network, or name another mirror with --mirror",
             ) from error
 
 

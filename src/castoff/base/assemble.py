@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from castoff.oci.descriptor import Descriptor
 from castoff.oci.digest import Digest
 from castoff.oci.manifest import Manifest
 from castoff.oci.platform import Platform
+from castoff.store.removal import remove_tree
 from castoff.store.replacement import replace_file
 
 if TYPE_CHECKING:
@@ -163,7 +165,9 @@ class _Assembler:
         self.phases = Phases(observer)
         self._observer = observer
         self._store = store
-        self._downloads = DownloadCache(os.path.join(store.cache, "downloads"), self.phases.download)
+        self._stopped = threading.Event()
+        self._scratch: list[str] = []
+        self._downloads = DownloadCache(os.path.join(store.cache, "downloads"), self._note_download)
         mirrors = Mirrors(sources.mirrors, read_apt_sources(sources.apt), sources.snapshot)
         self._archive = Archive(mirrors, self._downloads, sources.keyring)
 
@@ -208,10 +212,19 @@ class _Assembler:
         self, recipe: Recipe, pinned: Lock, epoch: int, executor: Executor | None, userxattr: bool
     ) -> Descriptor:
         """Make the image of a recipe and its lock."""
+        try:
+            return self._assemble(recipe, pinned, epoch, executor, userxattr)
+        finally:
+            for folder in self._scratch:
+                remove_tree(folder)
+
+    def _assemble(
+        self, recipe: Recipe, pinned: Lock, epoch: int, executor: Executor | None, userxattr: bool
+    ) -> Descriptor:
         with self.phases.phase("packages", f"load {len(pinned.packages)} packages"):
             debs = self._fetch_packages(pinned)
         wheels = self._fetch_wheels(recipe, pinned)
-        tree = RootTree(self._store.session().new_dir(), mtime_ns=epoch * 10**9)
+        tree = RootTree(self._new_dir(), mtime_ns=epoch * 10**9)
         if recipe.variant == FULL:
             self._configure(tree, recipe, pinned, debs, self._root(recipe, executor, userxattr))
         else:
@@ -221,11 +234,12 @@ class _Assembler:
             if python:
                 with self.phases.phase("bytecode", f"compile modules of {python}"):
                     root = self._root(recipe, executor, userxattr)
-                    tree = compile_modules(tree, python, root, self._store.session().new_dir())
+                    tree = compile_modules(tree, python, root, self._new_dir())
         if wheels:
             with self.phases.phase("wheels", f"unpack {len(wheels)} wheels"):
                 for wheel, path in zip(recipe.wheels, wheels, strict=True):
                     unpack_wheel(tree, wheel, path)
+                distroless.drop(tree, recipe)
         distroless.apply_additions(tree, recipe)
         with self.phases.phase("export", "write layer and manifest"):
             return self._write(tree, recipe, pinned, epoch)
@@ -236,8 +250,20 @@ class _Assembler:
             try:
                 return list(pool.map(lambda package: self._archive.package(package, pinned), pinned.packages))
             except BaseException:
+                self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _note_download(self, name: str, current: int, total: int | None) -> None:
+        """Pass on the progress of a download, or end its thread if another one failed."""
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self.phases.download(name, current, total)
+
+    def _new_dir(self) -> str:
+        """Return an empty folder that goes at the end of the assembly."""
+        self._scratch.append(self._store.session().new_dir())
+        return self._scratch[-1]
 
     def _fetch_wheels(self, recipe: Recipe, pinned: Lock) -> list[str]:
         """Return the host paths of the recipe's wheels, in its order."""
@@ -257,8 +283,7 @@ class _Assembler:
 
         if executor is None:
             raise UsageError(f"{recipe.file} needs programs to be run in the sandbox, and no executor was given")
-        session = self._store.session()
-        return RootFolder(session.new_dir(), session.new_dir, executor, self._observer, userxattr)
+        return RootFolder(self._new_dir(), self._new_dir, executor, self._observer, userxattr)
 
     def _configure(self, tree: RootTree, recipe: Recipe, pinned: Lock, debs: Sequence[str], root: RootFolder) -> None:
         """Install the packages of the variant ``full`` in a root, and put the result into an empty tree."""
@@ -266,7 +291,7 @@ class _Assembler:
 
         with self.phases.phase("configure", f"install {len(debs)} packages"):
             packages = full.read_packages(pinned, debs)
-            full.bootstrap(root, packages, self._store.session().new_dir(), pinned)
+            full.bootstrap(root, packages, self._new_dir(), pinned)
         root.load(tree)
         full.finish(tree, recipe, pinned)
 

@@ -33,12 +33,10 @@ class Control:
     Attributes:
         paragraph: the control file as it stands, one newline at its end.
         md5sums: MD5 by path, as the package lists them; empty where it lists none.
-        conffiles: paths of its configuration files.
     """
 
     paragraph: bytes
     md5sums: tuple[tuple[bytes, bytes], ...]
-    conffiles: tuple[bytes, ...]
 
     def field(self, name: str) -> str:
         """Return the first line of a field; "" where it is absent."""
@@ -148,7 +146,7 @@ class Deb:
                 if total > _MAX_CONTROL:
                     raise self._error("has a control part that is too large")
                 path = self._path(member.name)
-                if path in (b"control", b"md5sums", b"conffiles") and (stream := archive.extractfile(member)):
+                if path in (b"control", b"md5sums") and (stream := archive.extractfile(member)):
                     files[path] = stream.read()
         if b"control" not in files:
             raise self._error("has no control file")
@@ -157,8 +155,7 @@ class Deb:
             digest, _, path = line.partition(b" ")
             if len(digest) == 32 and path.strip():
                 sums.append((path.strip().removeprefix(b"./"), digest))
-        conffiles = [line.strip().lstrip(b"/") for line in files.get(b"conffiles", b"").splitlines()]
-        return Control(files[b"control"].strip() + b"\n", tuple(sums), tuple(path for path in conffiles if path))
+        return Control(files[b"control"].strip() + b"\n", tuple(sums))
 
     def content(self) -> Iterator[tuple[FileEntry, IO[bytes] | None]]:
         """Yield the entries of the data part with their content, which must be read before the next entry.

@@ -149,8 +149,21 @@ class DownloadCache:
         return os.path.join(self._folder, sha256)
 
     def has(self, sha256: str) -> bool:
-        """Tell whether the file with a digest is there whole."""
-        return os.path.exists(self.path(sha256))
+        """Tell whether the file with a digest is there, its bytes verified; one that is damaged is removed.
+
+        Files are verified whenever they are used: that is cheaper than to wait for the disk when they are written.
+        """
+        path = self.path(sha256)
+        try:
+            with open(path, "rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() == sha256:
+                    return True
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StoreError(f"the download {path} can't be read: {error.strerror}") from error
+        return False
 
     def fetch(self, wanted: Download) -> str:
         """Return the host path of the verified file, downloading it if need be. Atomic, idempotent.
@@ -164,7 +177,7 @@ class DownloadCache:
             StoreError: the folder can't be written.
         """
         path = self.path(wanted.sha256)
-        if os.path.exists(path):
+        if self.has(wanted.sha256):
             return path
         with self._writing(wanted.name):
             os.makedirs(self._folder, exist_ok=True)
@@ -176,7 +189,6 @@ class DownloadCache:
             else:
                 self._load(wanted, partial)
                 with self._writing(wanted.name):
-                    os.fsync(partial.fileno())
                     os.fchmod(partial.fileno(), 0o644)
                     os.rename(path + ".part", path)
         return path

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from castoff.cli.errors import report
@@ -23,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
     """Declare the options of `castoff build`, which are those of `docker buildx build`."""
     parser.add_argument("context", metavar="PATH", help="folder of the build context, or - for a Dockerfile on stdin")
     parser.many("--add-host", metavar="HOST:IP", text="add a line to the steps' /etc/hosts")
+    parser.many("--allow", metavar="NAME", text="allow security.insecure, for RUN --security=insecure")
     parser.many("--build-arg", metavar="KEY=VALUE", text="set an ARG (KEY alone takes it from the environment)")
     parser.many("--build-context", metavar="NAME=VALUE", text="name a folder, docker-image://REF or oci-layout://DIR")
     parser.one("-f", "--file", metavar="FILE", text="the Dockerfile (default: PATH/Dockerfile; - for stdin)")
@@ -74,6 +76,9 @@ def run(args: Namespace) -> int:
 
     from castoff.cli.noop import write_record
 
+    if request.dockerfile_data is not None:
+        # The next run's standard input may be another, and the fast path does not read it.
+        result = replace(result, inputs=None)
     shown = "quiet" if args.quiet else args.progress
     write_record(args.command_line, request, result, observer.state, (shown, writes))
     if mode == "quiet" and all(output.dest != "-" for output in request.outputs):

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
 
-    from castoff.request import BuildRequest, SecretSource
     from castoff.export.parse import OutputSpec
+    from castoff.request import BuildRequest, SecretSource
 
 _MAX_DOCKERFILE = 16 << 20
 _TAR_MAGIC_AT = 257
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
 _REMOTE = ("http://", "https://", "git://", "git@", "github.com/", "ssh://")
 _NETWORKS = ("default", "host", "none")
+_ENTITLEMENTS = ("network.host", "security.insecure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,9 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         UsageError: a value is not well formed.
         InvalidReferenceError: a tag or a platform is not.
     """
-    from castoff.request import BuildRequest
     from castoff.oci.platform import Platform
     from castoff.oci.reference import Reference
+    from castoff.request import BuildRequest
 
     if args.pull:
         raise UsageError(
@@ -115,6 +116,9 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         )
     if args.network not in _NETWORKS:
         raise UsageError(f"--network has no mode {args.network!r}", hint=f"there are {', '.join(_NETWORKS)}")
+    for allowed in args.allow:
+        if allowed not in _ENTITLEMENTS:
+            raise UsageError(f"--allow knows nothing called {allowed!r}", hint=f"there are {', '.join(_ENTITLEMENTS)}")
     platforms = values.split_commas(args.platform)
     for platform in platforms:
         Platform.parse(platform)
@@ -139,6 +143,7 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         platforms=platforms,
         outputs=outputs,
         network=args.network,
+        allow=tuple(args.allow),
         add_hosts=tuple(values.host_entry(text) for text in args.add_host),
         ulimits=tuple(values.ulimit(text) for text in args.ulimit),
         shm_size=values.byte_size(args.shm_size, "--shm-size") if args.shm_size else 0,
@@ -166,13 +171,15 @@ def _outputs(args: Namespace) -> tuple[OutputSpec, ...]:
 
 
 def _epoch(build_args: tuple[tuple[str, str | None], ...], environ: Mapping[str, str]) -> int | None:
-    """Return SOURCE_DATE_EPOCH in seconds, of the build arguments or else of the environment; None where neither is."""
+    """Return SOURCE_DATE_EPOCH in seconds, of the build arguments or else of the environment; None where neither is.
+
+    As a build argument it may also be ``context`` or the name of a stage, which only the Dockerfile can tell.
+    """
     name = "SOURCE_DATE_EPOCH"
-    text = environ.get(name, "")
-    for key, value in build_args:
-        if key == name and value is not None:
-            text = value
-    return source_epoch(text)
+    given = [value for key, value in build_args if key == name and value is not None]
+    if given and not given[-1].isdigit():
+        return None
+    return source_epoch(given[-1] if given else environ.get(name, ""))
 
 
 def secret_source(text: str, environ: Mapping[str, str]) -> SecretSource:

@@ -98,10 +98,11 @@ def render(error: CastoffError, read_source: SourceReader) -> str:
         excerpt = render_source(data, error.location)
     if not excerpt and error.location is not None:
         excerpt = f"{error.location}\n"
-    hint = f"hint: {error.hint}\n" if error.hint else ""
+    message = _one_line(" ".join(error.message.splitlines()))
+    hint = f"hint: {_one_line(error.hint)}\n" if error.hint else ""
     if isinstance(error, StepError):
-        return f"{excerpt}ERROR: failed to solve: {error.message}\n{hint}"
-    return f"error: {error.message}\n{excerpt}{hint}"
+        return f"{excerpt}ERROR: failed to solve: {message}\n{hint}"
+    return f"error: {message}\n{excerpt}{hint}"
 
 
 def render_source(data: bytes, where: SourceRange) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from castoff.cli.errors import EXIT_BROKEN_PIPE, Interrupted, report
 
@@ -87,10 +87,12 @@ def _prepare_streams() -> None:
 def _raising_on_signals() -> Iterator[None]:
     """Turn the signals that ask castoff to end into exceptions, so that everything is put in order on the way out."""
     previous = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # an ignored one (nohup) stays ignored
+    interrupt = _Interrupt()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # One that is ignored (nohup) stays ignored.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             with suppress(ValueError):  # outside the main thread the program that called us has its own handlers
-                previous[number] = signal.signal(number, _interrupt)
+                previous[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:
@@ -98,5 +100,21 @@ def _raising_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted(number)
+class _Interrupt:
+    """Handles the signals that ask castoff to end.
+
+    The first one begins the end; a second, as of somebody impatient, would only disturb the tidying up. The third ends
+    castoff on the spot, which is as safe as any crash: the fork server kills what runs, and the next build sweeps.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal."""
+        self._count += 1
+        if self._count == 1:
+            raise Interrupted(number)
+        if self._count > 2:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

@@ -75,10 +75,10 @@ def _holds(store: str, record: dict[str, Any]) -> bool:
             return False
     for root, seen, listed in record["trees"]:
         for path, mark in seen:
-            if _mark(root + b"/" + path if path else root) != mark:
+            if _mark(root + b"/" + (path or b".")) != mark:  # "/." follows a link to the folder itself
                 return False
         for path, own, used, rest in listed:
-            if not _same_directory(root + b"/" + path if path else root, own, used, rest):
+            if not _same_directory(root + b"/" + (path or b"."), own, used, rest):
                 return False
     return all(_digest(path) == digest for path, digest in record["digests"])
 

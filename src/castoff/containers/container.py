@@ -14,8 +14,9 @@ from castoff.events import NullObserver, Observer, WarningEvent
 from castoff.sandbox.spec import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from types import FrameType
+    from typing import Any
 
     from castoff.containers.ports import PortMapping
     from castoff.sandbox.executor import Executor, Process
@@ -71,43 +72,59 @@ def run_container(request: ContainerRequest, executor: Executor, observer: Obser
             spec = replace(spec, netns=network.path)
         elif request.ports:
             observer.warning(WarningEvent(f"ports are not published with the network mode {spec.network.value}"))
+        signals = stack.enter_context(_SignalForwarding(streams, request.stop_signal))
         process = executor.start(spec, *streams.descriptors)
         stack.callback(process.kill)
-        with _forwarded_signals(process, streams, request.stop_signal):
-            streams.begin()
-            code = process.wait()
-            streams.finish()
+        signals.attach(process)
+        streams.begin()
+        code = process.wait()
+        streams.finish()
         assert code is not None
         return code
 
 
-@contextlib.contextmanager
-def _forwarded_signals(process: Process, streams: Streams, stop_signal: int) -> Iterator[None]:
-    """Forward signals to a process; only the main thread can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = 0
+class _SignalForwarding:
+    """Forwards signals to a process, from before it starts; only the main thread can."""
 
-    def forward(number: int, _: FrameType | None) -> None:
-        nonlocal asked
+    def __init__(self, streams: Streams, stop_signal: int) -> None:
+        self._streams = streams
+        self._stop_signal = stop_signal
+        self._process: Process | None = None
+        self._early: list[int] = []
+        self._asked = 0
+        self._previous: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __enter__(self) -> _SignalForwarding:
+        if threading.current_thread() is threading.main_thread():
+            for name in _FORWARDED:
+                number = getattr(signal, name)
+                self._previous[number] = signal.signal(number, self._forward)
+            self._previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._resize)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def attach(self, process: Process) -> None:
+        """Forward to this process, and first what came before it was there."""
+        self._process = process
+        for number in self._early:
+            self._deliver(process, number)
+
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._deliver(self._process, number)
+
+    def _deliver(self, process: Process, number: int) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
-            asked += 1
-            if asked >= _PATIENCE:
+            self._asked += 1
+            if self._asked >= _PATIENCE:
                 process.kill()
                 return
-        process.signal(stop_signal if number == signal.SIGTERM else number)
+        process.signal(self._stop_signal if number == signal.SIGTERM else number)
 
-    def resize(_: int, __: FrameType | None) -> None:
-        streams.resize()
-
-    previous = {}
-    try:
-        for name in _FORWARDED:
-            number = getattr(signal, name)
-            previous[number] = signal.signal(number, forward)
-        previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def _resize(self, _: int, __: FrameType | None) -> None:
+        self._streams.resize()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import marshal
 import os
 import time
@@ -100,14 +101,14 @@ def hash_file(source: bytes, fingerprint: Fingerprint) -> bytes:
     Raises:
         ContextError: it can't be read, or is not the file that `fingerprint` describes, before or after reading.
     """
-    import hashlib
-
     digest = hashlib.sha256()
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             changed = Fingerprint.of(os.fstat(descriptor)) != fingerprint
-            while not changed and (data := os.read(descriptor, _BLOCK)):
+            # A small file is asked for as much as it has: the kernel's answer would not fill a large buffer anyway.
+            block = min(fingerprint.size + 1, _BLOCK)
+            while not changed and (data := os.read(descriptor, block)):
                 digest.update(data)
             changed = changed or Fingerprint.of(os.fstat(descriptor)) != fingerprint
         finally:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
 from castoff.context.digests import Fingerprint
+from castoff.context.folders import ConfinedFolders
 from castoff.errors import ContextError
 from castoff.fs.entry import FileEntry, display
 
@@ -47,6 +49,11 @@ class BuildContext(Protocol):
 class LocalContext:
     """A folder of the host. Owners are 0:0 in it, and what was looked at is remembered for the no-op check.
 
+    Nothing outside the folder is ever read: links are entries and not ways, directories are opened from one another
+    and never through a link, and a file's content counts only if the file that is opened is the one that was seen
+    (device, inode, change time). Whoever swaps a directory for a link while a build runs gets an error. Extended
+    attributes alone are read by path.
+
     Attributes:
         root: host path of the folder.
         seen: every path that was looked up by itself, with its fingerprint; None where there was nothing.
@@ -60,6 +67,7 @@ class LocalContext:
         self._ignore = ignore
         self._digests = digests
         self._fingerprints: dict[bytes, Fingerprint] = {}
+        self._folders = ConfinedFolders(self._root)
         self.seen: dict[bytes, Fingerprint | None] = {}
         self.listed: dict[bytes, tuple[Fingerprint, dict[bytes, Fingerprint], frozenset[bytes]]] = {}
 
@@ -77,17 +85,26 @@ class LocalContext:
 
     def lstat(self, path: bytes) -> FileEntry | None:
         """Return the entry at a path whose parents hold no links."""
+        folder, _, name = path.rpartition(b"/")
         try:
-            status = os.lstat(self._host(path))
+            descriptor = self._folders.descriptor(folder)
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False) if name else os.fstat(descriptor)
         except (FileNotFoundError, NotADirectoryError):
             self.seen[path] = None
             return None
-        except (OSError, ValueError) as error:
-            raise ContextError(f"{display(path)} can't be read: {error}") from error
+        except OSError as error:
+            raise ContextError(f"{display(path)} can't be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ContextError(f"{display(path)} is no path: {error}") from error
         self.seen[path] = Fingerprint.of(status)
+        if stat.S_ISSOCK(status.st_mode):
+            return None
         if self.excludes(path) and not (stat.S_ISDIR(status.st_mode) and self._may_descend(path)):
             return None
-        return self._entry(path, status)
+        try:
+            return self._entry(path, status, descriptor)
+        except OSError as error:
+            raise ContextError(f"{display(path)} changed while it was being read", hint="build again") from error
 
     def listdir(self, path: bytes) -> list[bytes]:
         """Return the names in a directory."""
@@ -124,39 +141,46 @@ class LocalContext:
 
     def _children(self, path: bytes) -> list[tuple[FileEntry, bool]]:
         """List a directory: its entries sorted, each with whether it is ignored and only there for what is below."""
-        host = self._host(path)
-        used: dict[bytes, Fingerprint] = {}
-        ignored: set[bytes] = set()
-        found: list[tuple[FileEntry, bool]] = []
-        prefix = path + b"/" if path else b""
         try:
-            own = Fingerprint.of(os.lstat(host))
-            with os.scandir(host) as iterator:
-                items = sorted(iterator, key=_name)
-            for item in items:
-                child = prefix + item.name
-                excluded = self.excludes(child)
-                if excluded and not (item.is_dir(follow_symlinks=False) and self._may_descend(child)):
-                    ignored.add(item.name)
-                    continue
-                status = item.stat(follow_symlinks=False)
-                if stat.S_ISSOCK(status.st_mode):
-                    ignored.add(item.name)
-                    continue
-                used[item.name] = Fingerprint.of(status)
-                found.append((self._entry(child, status), excluded))
+            descriptor = self._folders.listing(path)
+            try:
+                return self._list(path, descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise ContextError(
                 f"{display(path) or 'the build context'} can't be read: {error.strerror}",
                 hint="make it readable, or name it in .dockerignore",
             ) from error
+
+    def _list(self, path: bytes, descriptor: int) -> list[tuple[FileEntry, bool]]:
+        used: dict[bytes, Fingerprint] = {}
+        ignored: set[bytes] = set()
+        found: list[tuple[FileEntry, bool]] = []
+        prefix = path + b"/" if path else b""
+        own = Fingerprint.of(os.fstat(descriptor))
+        with os.scandir(descriptor) as iterator:
+            items = sorted(((os.fsencode(item.name), item) for item in iterator), key=itemgetter(0))
+        for name, item in items:
+            child = prefix + name
+            excluded = self.excludes(child)
+            if excluded and not (item.is_dir(follow_symlinks=False) and self._may_descend(child)):
+                ignored.add(name)
+                continue
+            status = item.stat(follow_symlinks=False)
+            if stat.S_ISSOCK(status.st_mode):
+                ignored.add(name)
+                continue
+            used[name] = Fingerprint.of(status)
+            found.append((self._entry(child, status, descriptor), excluded))
         self.listed[path] = (own, used, frozenset(ignored))
         return found
 
     def _may_descend(self, path: bytes) -> bool:
         return self._ignore is not None and self._ignore.may_descend(os.fsdecode(path))
 
-    def _entry(self, path: bytes, status: os.stat_result) -> FileEntry:
+    def _entry(self, path: bytes, status: os.stat_result, folder: int) -> FileEntry:
+        """Return the entry of what has this status; `folder` is a descriptor of the directory that it is in."""
         mode = status.st_mode
         host = self._host(path)
         if stat.S_ISREG(mode):
@@ -169,9 +193,11 @@ class LocalContext:
                 xattrs=_xattrs(host),
                 source=host,
                 inode=(status.st_dev, status.st_ino) if status.st_nlink > 1 else None,
+                stamp=(status.st_dev, status.st_ino, status.st_ctime_ns),
             )
         if stat.S_ISLNK(mode):
-            return FileEntry(path, mode, mtime_ns=status.st_mtime_ns, link=os.readlink(host))
+            link = os.readlink(path.rpartition(b"/")[2], dir_fd=folder)
+            return FileEntry(path, mode, mtime_ns=status.st_mtime_ns, link=link)
         if stat.S_ISDIR(mode):
             return FileEntry(path, mode, mtime_ns=status.st_mtime_ns, xattrs=_xattrs(host))
         return FileEntry(path, mode, mtime_ns=status.st_mtime_ns, rdev=status.st_rdev)
@@ -191,9 +217,9 @@ class LocalContext:
         """Keep the digests that were learnt, for the next build. Atomic."""
         self._digests.save()
 
-
-def _name(item: os.DirEntry[bytes]) -> bytes:
-    return item.name
+    def close(self) -> None:
+        """Close the directories that are open. Idempotent; the context can still be read, which opens them again."""
+        self._folders.close()
 
 
 def _is_below(path: bytes, folder: bytes) -> bool:

@@ -163,8 +163,8 @@ def _write_index(target: str, dest: str, entries: Sequence[Descriptor]) -> None:
     kept = [old for old in index.manifests if not any(_replaces(new, old) for new in entries)]
     data = Index((*kept, *entries), index.media_type, index.annotations).to_bytes()
     if not os.path.exists(f"{target}/oci-layout"):
-        replace_file(f"{target}/oci-layout", LAYOUT)
-    replace_file(f"{target}/index.json", data)
+        replace_file(f"{target}/oci-layout", LAYOUT, locked=True)
+    replace_file(f"{target}/index.json", data, locked=True)
 
 
 def _replaces(new: Descriptor, old: Descriptor) -> bool:

@@ -70,17 +70,38 @@ def placed_file(dest: str, stdout: BinaryIO | None = None) -> Iterator[int]:
             finally:
                 os.close(fd)
             return
-        temporary = beside(path)
+        with _unnamed(path) as fd:
+            yield fd
+
+
+@contextmanager
+def _unnamed(path: str) -> Iterator[int]:
+    """Yield a descriptor of a new file that takes the place of a path when the block ends well.
+
+    It has no name before that, where the file system can do so: whatever happens to this process, nothing is left.
+    """
+    folder, temporary = os.path.dirname(path), beside(path)
+    named = False
+    try:
+        fd = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+    except OSError:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        named = True
+    try:
         try:
-            try:
-                yield fd
-            finally:
-                os.close(fd)
-            os.rename(temporary, path)
-        except BaseException:
+            yield fd
+            if not named:
+                # Giving a descriptor makes Python call linkat, which alone can name an open file; the path is
+                # absolute, so that it is not used.
+                os.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd, follow_symlinks=True)
+                named = True
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        if named:
             remove_tree(temporary)
-            raise
+        raise
 
 
 def beside(path: str) -> str:

@@ -29,6 +29,8 @@ class FileEntry:
         source: host path of the content of a regular file; None where `data` holds it, or where there is none.
         data: content of a regular file that is held in memory; None otherwise.
         inode: (device, inode) on the host where the file has further links; None otherwise.
+        stamp: (device, inode, change time in nanoseconds) that the host file at `source` must have when it is read;
+            None where nothing can change it.
     """
 
     path: bytes
@@ -44,6 +46,7 @@ class FileEntry:
     source: bytes | None = None
     data: bytes | None = None
     inode: tuple[int, int] | None = None
+    stamp: tuple[int, int, int] | None = None
 
     @property
     def is_dir(self) -> bool:

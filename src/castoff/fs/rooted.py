@@ -9,11 +9,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_SIZE = 1 << 30
+_LONG_PATH = 3000
 _READ_SIZE = 1 << 20
 _NOT_COPIED = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM})
 
@@ -65,17 +68,20 @@ class RootedDirectory:
 
     def open_directory(self, path: bytes) -> int:
         """Return a descriptor of a directory, which stays the property of this object and is soon closed by it."""
-        if not path:
-            return self._top
-        descriptor = self._open.get(path)
-        if descriptor is not None:
+        missing: list[bytes] = []
+        while path and path not in self._open:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        if path:
             self._open.move_to_end(path)
-            return descriptor
-        parent, _, name = path.rpartition(b"/")
-        descriptor = os.open(name, _DIRECTORY, dir_fd=self.open_directory(parent))
-        self._open[path] = descriptor
-        if len(self._open) > self._kept:
-            os.close(self._open.popitem(last=False)[1])
+            descriptor = self._open[path]
+        else:
+            descriptor = self._top
+        for below in reversed(missing):
+            descriptor = os.open(below.rpartition(b"/")[2], _DIRECTORY, dir_fd=descriptor)
+            self._open[below] = descriptor
+            if len(self._open) > self._kept:
+                os.close(self._open.popitem(last=False)[1])
         return descriptor
 
     def lstat(self, path: bytes) -> os.stat_result | None:
@@ -117,11 +123,13 @@ class RootedDirectory:
         """Make a hard link to an existing path, which is not followed."""
         parent, _, name = path.rpartition(b"/")
         from_parent, _, from_name = existing.rpartition(b"/")
-        # Two descriptors are needed at once: with room for one only, opening the second would close the first.
-        self.open_directory(from_parent)
-        here = self.open_directory(parent)
-        there = self.open_directory(from_parent)
-        os.link(from_name, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        # Opening the second directory may close the first: a duplicate stays.
+        there = os.dup(self.open_directory(from_parent))
+        try:
+            here = self.open_directory(parent)
+            os.link(from_name, name, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        finally:
+            os.close(there)
 
     def set_times(self, path: bytes, mtime_ns: int) -> None:
         """Set the access and modification times of a path, not followed."""
@@ -146,21 +154,35 @@ class RootedDirectory:
 
 
 def remove_tree(host: bytes) -> None:
-    """Remove a host directory with all in it, without recursion, following no symbolic link.
+    """Remove a host directory with all in it, following no symbolic link.
+
+    However deep it is: there is no recursion, and what lies too deep for a path of the kernel's is first moved up.
 
     Raises:
         OSError: something can't be removed.
     """
     directories = [host]
     for directory in directories:
-        with os.scandir(directory) as entries:
+        with _scan(directory) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                elif len(entry.path) < _LONG_PATH:
                     directories.append(entry.path)
                 else:
-                    os.unlink(entry.path)
+                    moved = host + b"/moved-%d-%s" % (len(directories), os.urandom(8).hex().encode())
+                    os.rename(entry.path, moved)
+                    directories.append(moved)
     for directory in reversed(directories):
         os.rmdir(directory)
+
+
+def _scan(directory: bytes) -> AbstractContextManager[Iterator[os.DirEntry[bytes]]]:
+    try:
+        return os.scandir(directory)
+    except PermissionError:
+        os.chmod(directory, 0o700)
+        return os.scandir(directory)
 
 
 def copy_bytes(source: int, target: int, size: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from castoff.errors import ContextError
 from castoff.fs.entry import FileEntry, display
-from castoff.fs.resolve import MAX_LINKS, TooManyLinksError, split
+from castoff.fs.resolve import resolve, split
 from castoff.fs.treelayer import (
     DirectoryLayer,
     EntryLayer,
@@ -78,27 +78,11 @@ class UnionTree:
         Raises:
             TooManyLinksError: it goes through more than 40 links.
         """
-        pending = split(path)[::-1]
-        done = b""
-        links = 0
-        while pending:
-            part = pending.pop()
-            if part == b"..":
-                done = done.rpartition(b"/")[0]
-                continue
-            current = join(done, part)
-            if (pending or follow_last) and current not in self._stacks:
-                entry = self.lstat(current, xattrs=False)
-                if entry is not None and entry.is_symlink:
-                    links += 1
-                    if links > MAX_LINKS:
-                        raise TooManyLinksError(f"{display(path)} goes through more than {MAX_LINKS} symbolic links")
-                    if entry.link.startswith(b"/"):
-                        done = b""
-                    pending.extend(reversed(split(entry.link)))
-                    continue
-            done = current
-        return done
+        return resolve(self._link_or_none, path, follow_last=follow_last)
+
+    def _link_or_none(self, path: bytes) -> FileEntry | None:
+        """Return the entry at a path; None for a directory that is known to be one."""
+        return None if path in self._stacks else self.lstat(path, xattrs=False)
 
     def listdir(self, path: bytes) -> list[bytes]:
         """Return the names in a directory, sorted by bytes.
@@ -163,24 +147,18 @@ class UnionTree:
     def _stack(self, path: bytes) -> tuple[TreeLayer, ...]:
         """Return the layers that make up the directory at a path; () where there is no directory."""
         known = self._stacks.get(path)
-        if known is not None:
-            return known
-        above = self._stack(path.rpartition(b"/")[0])
-        stack: list[TreeLayer] = []
-        for layer in above:
-            found = layer.find(path, False)
-            if found is None:
-                continue
-            if found is Mark.WHITEOUT or (isinstance(found, FileEntry) and not found.is_dir):
+        missing: list[bytes] = []
+        while known is None:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+            known = self._stacks.get(path)
+        for below in reversed(missing):
+            known = _merge(below, known)
+            if not known:
+                # Only directories are remembered: what a caller asks for in vain must not fill the memory.
                 break
-            stack.append(layer)
-            if layer is not above[-1] and layer.is_opaque(path):
-                break
-        result = tuple(stack)
-        if result:
-            # Only directories are remembered: what a caller asks for in vain must not fill the memory.
-            self._stacks[path] = result
-        return result
+            self._stacks[below] = known
+        return known
 
     def _directory(self, path: bytes, stack: tuple[TreeLayer, ...], xattrs: bool) -> FileEntry:
         for layer in stack:
@@ -232,6 +210,21 @@ class UnionTree:
                 yield entry, ()
 
 
+def _merge(path: bytes, above: tuple[TreeLayer, ...]) -> tuple[TreeLayer, ...]:
+    """Return those layers of the directory above that make up a directory in it."""
+    stack: list[TreeLayer] = []
+    for layer in above:
+        found = layer.find(path, False)
+        if found is None:
+            continue
+        if found is Mark.WHITEOUT or (isinstance(found, FileEntry) and not found.is_dir):
+            break
+        stack.append(layer)
+        if layer is not above[-1] and layer.is_opaque(path):
+            break
+    return tuple(stack)
+
+
 def open_content(entry: FileEntry) -> BinaryIO:
     """Open the content of an entry, whichever way the entry holds it.
 
@@ -256,16 +249,43 @@ def open_source(entry: FileEntry, source: bytes) -> int:
     """Open the host file of a regular file's entry and return its descriptor.
 
     Raises:
-        ContextError: it can't be opened, or is no longer a regular file.
+        ContextError: it can't be opened, is no longer a regular file, or is not the file that the entry was made of.
     """
     try:
         descriptor = os.open(source, _OPEN_FLAGS)
     except OSError as error:
         raise ContextError(f"can't read {display(entry.path)}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        _check_regular(entry, descriptor)
+        check_stamp(entry, descriptor)
+    except ContextError:
         os.close(descriptor)
-        raise ContextError(f"{display(entry.path)} stopped being a regular file while it was being read")
+        raise
     return descriptor
+
+
+def _check_regular(entry: FileEntry, descriptor: int) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ContextError(f"{display(entry.path)} stopped being a regular file while it was being read")
+
+
+def check_stamp(entry: FileEntry, descriptor: int) -> None:
+    """Refuse a file that is not, or no longer, the one that an entry was made of.
+
+    A folder of the host can change while it is copied: its files, and where its paths lead. To be called when a file
+    was opened, and again once it was read.
+
+    Raises:
+        ContextError: another file is there, or it was changed.
+    """
+    if entry.stamp is None:
+        return
+    status = os.fstat(descriptor)
+    if (status.st_dev, status.st_ino, status.st_ctime_ns) != entry.stamp:
+        raise ContextError(
+            f"{display(entry.path)} changed while the build was reading it",
+            hint="build again once nothing writes to it",
+        )
 
 
 def _plain(path: bytes) -> bytes:

@@ -13,7 +13,7 @@ from castoff.fs.ownership import Owner
 from castoff.fs.resolve import MAX_LINKS, split
 from castoff.fs.rooted import RootedDirectory, copy_bytes, write_all
 from castoff.fs.treelayer import join
-from castoff.fs.union import open_source
+from castoff.fs.union import check_stamp, open_source
 from castoff.fs.xattrs import belongs_to_image, is_opaque, opaque_name
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _FORMAT = 0o170000
 _NEW_DIRECTORY = Owner(stat.S_IFDIR | 0o755, 0, 0, 0)
 _MAX_NOTES = 100
+_PATH_MAX = 4096
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _BAD_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
@@ -67,6 +68,8 @@ class UpperWriter:
             self._times = {b"": os.stat(upper).st_mtime_ns}
         except OSError as error:
             raise StoreError(f"can't write to {display(os.fsencode(upper))}: {error.strerror}") from error
+        # Owners are set by host path, which the kernel wants to be shorter than a page.
+        self._longest = _PATH_MAX - 2 - len(self._root.host(b""))
         # Directories known to exist in the upper one, and whether what lies below shows through.
         self._merged = {b"": bool(lower.layers)}
         # Where directories really are, by the path that entries give.
@@ -179,6 +182,7 @@ class UpperWriter:
             try:
                 # One byte more than expected: a file that grew must not pass either.
                 copied = copy_bytes(source, descriptor, entry.size) + len(os.read(source, 1))
+                check_stamp(entry, source)
             finally:
                 os.close(source)
             if copied != entry.size:
@@ -288,7 +292,10 @@ class UpperWriter:
         real = self._real.get(parent)
         if real is None:
             real = self._directory(parent)
-        return join(real, name)
+        target = join(real, name)
+        if len(target) > self._longest:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        return target
 
     def _directory(self, path: bytes) -> bytes:
         """Return where a directory really is; what is missing of it is made."""
@@ -304,6 +311,8 @@ class UpperWriter:
                 done = done.rpartition(b"/")[0]
                 continue
             current = join(done, part)
+            if len(current) > self._longest:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             link = None if current in self._merged else self._enter(current)
             if link is None:
                 done = current

@@ -35,7 +35,7 @@ class WalkedFile(NamedTuple):
     """One file that a walk came by.
 
     Attributes:
-        entry: it, with its path counted from the walked folder and its content in `source`.
+        entry: it, with its path counted from the walked folder, its content in `source` and its `stamp`.
         status: its raw ``lstat`` (device, inode, size, times).
         excluded: True for a directory that is left out itself and was only looked into.
         names: for a directory all names in it, sorted by bytes, those left out too; None for other files.
@@ -158,6 +158,7 @@ class _Walk:
             host if is_file else None,
             None,
             (status.st_dev, status.st_ino) if status.st_nlink > 1 and kind != stat.S_IFDIR else None,
+            (status.st_dev, status.st_ino, status.st_ctime_ns) if is_file else None,
         )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _LIMIT = 4 << 20
 _MAX_ID = (1 << 32) - 2
+_MAX_DIGITS = 20
 
 
 class Owner(NamedTuple):
@@ -40,11 +41,14 @@ def _rows(tree: UnionTree, path: bytes, least: int) -> list[list[str]]:
     with tree.open_(entry) as file:
         text = file.read(_LIMIT).decode("utf-8", "surrogateescape")
     rows = [line.strip().split(":") for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [row for row in rows if len(row) >= least and row[2].isascii() and row[2].isdigit()]
+    return [row for row in rows if len(row) >= least and _number(row[2]) is not None]
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and int(text) <= _MAX_ID else None
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
+        return None
+    number = int(text)
+    return number if number <= _MAX_ID else None
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -52,21 +56,29 @@ def _split(text: str) -> tuple[str, str]:
     return user, group
 
 
-def _group(tree: UnionTree, name: str) -> int:
+def _find_group(tree: UnionTree, name: str) -> int | None:
     number = _number(name)
     if number is not None:
         return number
-    for row in _rows(tree, b"etc/group", 3):
-        if row[0] == name:
-            return int(row[2])
-    raise ContextError(f"no group {name!r} in the image's /etc/group", hint="create it in an earlier step")
+    return next((int(row[2]) for row in _rows(tree, b"etc/group", 3) if row[0] == name), None)
+
+
+def _find_user(tree: UnionTree, name: str) -> list[str] | None:
+    return next((row for row in _rows(tree, b"etc/passwd", 4) if row[0] == name), None)
+
+
+def _group(tree: UnionTree, name: str) -> int:
+    gid = _find_group(tree, name)
+    if gid is None:
+        raise ContextError(f"no group {name!r} in the image's /etc/group", hint="create it in an earlier step")
+    return gid
 
 
 def _user(tree: UnionTree, name: str) -> list[str]:
-    for row in _rows(tree, b"etc/passwd", 4):
-        if row[0] == name:
-            return row
-    raise ContextError(f"no user {name!r} in the image's /etc/passwd", hint="create it in an earlier step")
+    row = _find_user(tree, name)
+    if row is None:
+        raise ContextError(f"no user {name!r} in the image's /etc/passwd", hint="create it in an earlier step")
+    return row
 
 
 def owner(tree: UnionTree, text: str) -> Owner:
@@ -85,6 +97,25 @@ def owner(tree: UnionTree, text: str) -> Owner:
         row = _user(tree, user)
         uid, gid = int(row[2]), _number(row[3]) or 0
     return Owner(uid, _group(tree, group) if group else gid)
+
+
+def has_names(text: str) -> bool:
+    """Tell whether an owner names a user or a group, so that the image must be asked who that is."""
+    return any(part and _number(part) is None for part in _split(text))
+
+
+def owner_or_root(tree: UnionTree, text: str) -> Owner:
+    """Return the owner of a directory that WORKDIR makes: a user or group that the image lacks counts as 0.
+
+    A later step may make the user, which is why this is no error; so it is in BuildKit.
+    """
+    user, group = _split(text)
+    number = _number(user) if user else 0
+    row = _find_user(tree, user) if number is None else None
+    uid, gid = number or 0, number or 0
+    if row is not None:
+        uid, gid = int(row[2]), _number(row[3]) or 0
+    return Owner(uid, (_find_group(tree, group) or 0) if group else gid)
 
 
 def exec_user(tree: UnionTree, text: str) -> ExecUser:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from castoff.fs.changes import Added
 from castoff.layer.compression import Compression, new_encoder
-from castoff.layer.tarwriter import BLOCK, CHUNK, TarStream
+from castoff.layer.tarfields import BLOCK
+from castoff.layer.tarwriter import CHUNK, TarStream
 from castoff.oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _QUEUED = 4
 _INLINE = 4 * CHUNK
+_PIECE = 1 << 16
 
 
 class LayerWriter(Protocol):
@@ -131,7 +133,9 @@ class _Sink:
         self.size += len(chunk)
 
     def compress(self, chunk: memoryview) -> None:
-        self._write(self._encoder.compress(chunk))
+        # In pieces: results of a megabyte each would tear holes into the C library's heap, which then grows for ever.
+        for start in range(0, len(chunk), _PIECE):
+            self._write(self._encoder.compress(chunk[start : start + _PIECE]))
 
     def finish(self) -> None:
         self._write(self._encoder.flush())

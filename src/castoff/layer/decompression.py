@@ -6,10 +6,12 @@ import io
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, cast
 
 from castoff.errors import InvalidImageError, UnsupportedError
-from castoff.layer.tarreader import BLOCK, Readable, looks_like_tar
+from castoff.layer.tarfields import BLOCK, looks_like_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from castoff.layer.tarreader import Readable
 
 Kind = Literal["gzip", "zstd", "bzip2", "xz", "none"]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from castoff.errors import InvalidImageError
 from castoff.layer.paxrecords import parse_number
+from castoff.layer.tarfields import parse_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,8 +113,6 @@ def from_header(block: bytes, start: int, count: int) -> list[Piece]:
     Raises:
         InvalidImageError: a number is not valid.
     """
-    from castoff.layer.tarreader import parse_field
-
     pieces: list[Piece] = []
     for index in range(count):
         at = start + 24 * index

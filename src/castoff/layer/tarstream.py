@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from castoff.layer.tarreader import TarContent, TarLimits, TarMember, TarReader, looks_like_tar
-from castoff.layer.tarwriter import BLOCK, CHUNK, OPAQUE_NAME, WHITEOUT_PREFIX, TarStream, header, whiteout_path
+from castoff.layer.tarfields import BLOCK, looks_like_tar
+from castoff.layer.tarreader import TarContent, TarLimits, TarMember, TarReader
+from castoff.layer.tarwriter import CHUNK, OPAQUE_NAME, WHITEOUT_PREFIX, TarStream, header, whiteout_path
 
 __all__ = [
     "BLOCK",

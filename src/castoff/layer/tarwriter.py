@@ -14,14 +14,25 @@ from castoff.errors import ContextError
 from castoff.fs.changes import Added, Removed
 from castoff.fs.entry import FileEntry, display
 from castoff.fs.treelayer import join
-from castoff.fs.union import open_source
+from castoff.fs.union import check_stamp, open_source
+from castoff.layer.tarfields import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from castoff.fs.changes import Change
 
-BLOCK = 512
+__all__ = [
+    "BLOCK",
+    "CHUNK",
+    "OPAQUE_NAME",
+    "WHITEOUT_PREFIX",
+    "TarStream",
+    "header",
+    "whiteout_header",
+    "whiteout_path",
+]
+
 CHUNK = 1 << 20
 """Every buffer of a tar stream but the last has this many bytes: encoders' output depends on it."""
 WHITEOUT_PREFIX = b".wh."
@@ -261,6 +272,7 @@ class TarStream:
             after = os.fstat(descriptor)
             if after.st_size != entry.size or after.st_mtime_ns != before.st_mtime_ns:
                 raise _changed(entry)
+            check_stamp(entry, descriptor)
         except OSError as error:
             raise ContextError(f"can't read {display(entry.path)}: {error.strerror}") from error
         finally:

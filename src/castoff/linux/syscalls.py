@@ -33,6 +33,7 @@ MNT_DETACH = 2
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC if sys.platform == "linux" else 0o2000000
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_SYMLINKS = 0x10
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
@@ -168,14 +169,14 @@ def open_tree(dirfd: int, path: str | bytes, flags: int) -> int:
 
 
 def move_mount(tree: int, target: str | bytes) -> None:
-    """Attach the detached mount that is open as `tree` (man 2 move_mount)."""
+    """Attach the detached mount that is open as `tree`, where links in `target` lead (man 2 move_mount)."""
     _call(
         "move_mount",
         ctypes.c_long(tree),
         _text(b""),
         ctypes.c_long(AT_FDCWD),
         _text(target),
-        ctypes.c_long(MOVE_MOUNT_F_EMPTY_PATH),
+        ctypes.c_long(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS),
         about=_show(target),
     )
 

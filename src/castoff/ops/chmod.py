@@ -7,6 +7,7 @@ import stat
 
 from castoff.errors import DockerfileError
 
+_OCTAL = re.compile(r"[0-7]{1,20}")
 _CLAUSE = re.compile(r"([ugoa]*)((?:[+=-][rwxXstugo]*)+)")
 _ACTION = re.compile(r"([+=-])([rwxXstugo]*)")
 _SHIFTS = {"u": 6, "g": 3, "o": 0}
@@ -18,14 +19,23 @@ def check(spec: str) -> None:
     apply(spec, stat.S_IFREG)
 
 
+def octal(spec: str) -> int | None:
+    """Return the permission bits that octal digits give; None for anything else."""
+    if not _OCTAL.fullmatch(spec):
+        return None
+    number = int(spec, 8)
+    return number if number <= 0o7777 else None
+
+
 def apply(spec: str, mode: int) -> int:
     """Return `mode` (type and permission bits) changed as ``chmod spec`` would change it.
 
     Raises:
         DockerfileError: the spec is neither an octal nor a symbolic mode.
     """
-    if re.fullmatch(r"[0-7]{1,5}", spec) and int(spec, 8) <= 0o7777:
-        return stat.S_IFMT(mode) | int(spec, 8)
+    number = octal(spec)
+    if number is not None:
+        return stat.S_IFMT(mode) | number
     for clause in spec.split(","):
         match = _CLAUSE.fullmatch(clause)
         if not match:

@@ -17,6 +17,7 @@ from castoff.plan.stage import ImageBase, StageBase
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from castoff.oci.config import ContainerConfig
     from castoff.ops.sources import Result
     from castoff.ops.vertices import GraphVertices
     from castoff.plan.graph import StageGraph
@@ -41,6 +42,13 @@ def stage_chain(graph: StageGraph, stage: Stage) -> list[Stage]:
         chain.append(graph.stage(chain[-1].base.index))
     chain.reverse()
     return chain
+
+
+def _native(stage: Stage) -> ContainerConfig:
+    """Return the config of a stage with paths as its operating system writes them."""
+    if stage.platform.os != "windows":
+        return stage.config
+    return replace(stage.config, working_dir=stage.config.working_dir.replace("/", "\\"))
 
 
 def compose(
@@ -89,7 +97,7 @@ def compose(
         diff_ids.append(Digest.parse(record.diff_id))
     config = ImageConfig(
         platform=graph.target.platform,
-        config=graph.target.config,
+        config=_native(graph.target),
         diff_ids=tuple(diff_ids),
         history=tuple(history),
         created=created,

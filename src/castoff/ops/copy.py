@@ -8,14 +8,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from castoff.errors import ContextError, UsageError
+from castoff.errors import ContextError, InvalidImageError, UsageError
 from castoff.fs.entry import FileEntry, display
 from castoff.fs.resolve import clean
+from castoff.fs.treelayer import join
 from castoff.fs.union import UnionTree
-from castoff.image.users import Owner, owner
+from castoff.image.users import Owner, has_names, owner, owner_or_root
 from castoff.ops import chmod
 from castoff.ops.filesystem import FileSystem, Forms, restored
-from castoff.ops.select import Request
+from castoff.ops.select import Request, Selected
 from castoff.ops.staging import Staging
 from castoff.ops.unpack import unpack_archives
 from castoff.solve.cachekey import cache_key
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from castoff.fs.changes import Change
-    from castoff.ops.select import Selected
     from castoff.ops.sources import Result, StepSource
     from castoff.ops.workspace import Workspace
     from castoff.plan.step import CopyStep, WorkdirStep
@@ -70,7 +70,7 @@ class WorkdirOp:
             tree = below.tree()
             staging = Staging(tree)
             path = staging.resolve(os.fsencode(self._step.path))
-            staging.make_directories(path, owner(tree, self._step.user), self._step.mode)
+            staging.make_directories(path, owner_or_root(tree, self._step.user), self._step.mode)
             staging.touch(path)
             return staging.changes()
 
@@ -100,10 +100,18 @@ class CopyOp:
             content,
             tuple((file.name, file.data, file.mode) for file in step.files),
             step.dest,
-            step.chown,
+            self._chown_key(inputs),
             step.chmod,
             step.unpack,
         )
+
+    def _chown_key(self, inputs: Sequence[Result]) -> str:
+        """Return the owner for the key: with ``--link``, whose key knows nothing of the parent, names are looked up."""
+        chown = self._step.chown
+        if not self._step.link or not has_names(chown):
+            return chown
+        uid, gid = owner(_below(inputs).tree(), chown)
+        return f"{uid}:{gid}"
 
     def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> FileSystem | None:
         """Return the recorded result."""
@@ -131,90 +139,112 @@ class CopyOp:
             step = self._step
             tree = _below(inputs).tree()
             staging = Staging(UnionTree() if step.link else tree)
-            mover = _Mover(staging, step, owner(tree, step.chown) if step.chown else None)
+            mover = _Mover(staging, step, self._owner(tree))
             selection = self._selected(inputs)
             if step.is_add and step.unpack is not False:
-                selection = unpack_archives(selection, self._workspace.session, required=step.unpack is True)
+                selection = unpack_archives(selection, self._workspace.session)
             for item in selection:
                 mover.copy(item)
             now = time.time_ns()
             for file in step.files:
-                entry = FileEntry(
-                    os.fsencode(file.name), stat.S_IFREG | file.mode, size=len(file.data), mtime_ns=now, data=file.data
-                )
-                mover.copy_file(entry.path, entry)
+                path = clean(os.fsencode(file.name))
+                if not path:
+                    raise ContextError(f"a file can't be named {file.name!r}")
+                mode = stat.S_IFREG | file.mode
+                entry = FileEntry(path, mode, size=len(file.data), mtime_ns=now, data=file.data)
+                mover.copy(Selected(entry.name, entry))
             return staging.changes()
 
         return make
 
+    def _owner(self, tree: UnionTree) -> Owner | None:
+        return owner(tree, self._step.chown) if self._step.chown else None
+
 
 class _Mover:
-    """Puts selected entries where COPY puts them."""
+    """Puts selected entries where COPY puts them, source by source, as BuildKit's file operations do."""
 
     def __init__(self, staging: Staging, step: CopyStep, chown: Owner | None) -> None:
         self._staging = staging
-        self._step = step
+        self._chmod = step.chmod
         self._chown = chown
         self._made_by = chown or Owner(0, 0)
+        octal = chmod.octal(step.chmod)
+        self._made_mode = 0o755 if octal is None else octal & 0o777
         self._dest = os.fsencode(step.dest)
-        if step.dest_is_folder or step.parents:
-            staging.make_directories(staging.resolve(self._dest), self._made_by)
+        self._is_folder = step.dest_is_folder
+        self._inodes: dict[tuple[int, int], tuple[int, int]] = {}
 
     def copy(self, item: Selected) -> None:
-        """Copy one selected file or directory."""
-        if item.path or self._step.parents:
-            self._copy_with_parents(item)
-        elif item.top.is_dir:
-            dest = self._staging.resolve(self._dest)
-            self._staging.make_directories(dest, self._made_by)
-            self._copy_below(item, dest)
-        else:
-            self.copy_file(item.name, item.top)
-
-    def copy_file(self, name: bytes, entry: FileEntry) -> None:
-        """Copy something that is not a directory to the destination, or into it where that is a directory."""
+        """Copy one selected file or directory, or what is in an archive."""
+        if item.unpacked:
+            self._unpack(item)
+            return
+        self._inodes.clear()  # What one source has linked stays linked; nothing is across sources.
+        folder = self._dest if self._is_folder else self._dest.rpartition(b"/")[0]
+        self._make(self._staging.resolve(folder))
         dest = self._staging.resolve(self._dest)
+        if item.top.is_dir:
+            self._make(dest)
+            for path, entry in item.below:
+                where = join(dest, path)
+                if path in item.implied:
+                    self._imply(where, entry)
+                else:
+                    self._put(where, entry)
+            return
         there = self._staging.lstat(dest)
         if there is not None and there.is_dir:
-            dest = _join(dest, name)
-        self._staging.make_directories(dest.rpartition(b"/")[0], self._made_by)
-        self._put(dest, entry)
+            dest = join(dest, item.name)
+        self._make(dest.rpartition(b"/")[0])
+        self._put(dest, item.top)
 
-    def _copy_with_parents(self, item: Selected) -> None:
-        dest = self._staging.resolve(self._dest)
-        for path, entry in item.parents:
-            where = _join(dest, path)
-            if self._staging.lstat(where) is None:
-                self._put(where, entry)
-        where = _join(dest, item.path) if item.path else dest
-        if item.top.is_dir:
-            if self._staging.lstat(where) is None:
-                self._put(where, item.top)
-            self._copy_below(item, where)
+    def _make(self, path: bytes) -> None:
+        self._staging.make_directories(path, self._made_by, self._made_mode)
+
+    def _imply(self, path: bytes, entry: FileEntry) -> None:
+        """Make a directory that is wanted for what is below it; one that is there gets its permissions only."""
+        there = self._staging.lstat(path)
+        if there is not None and there.is_dir:
+            self._staging.put(replace(there, mode=entry.mode))
         else:
-            self._put(where, item.top)
-
-    def _copy_below(self, item: Selected, dest: bytes) -> None:
-        for path, entry in item.below:
-            where = _join(dest, path)
-            if item.unpacked:
-                folder, _, name = where.rpartition(b"/")
-                where = _join(self._staging.resolve(folder), name)
-                self._staging.make_directories(where.rpartition(b"/")[0], self._made_by)
-            self._put(where, entry)
+            self._put(path, entry)
 
     def _put(self, path: bytes, entry: FileEntry) -> None:
         if stat.S_IFMT(entry.mode) not in _COPIED:
             raise ContextError(f"{display(entry.path)} is neither a file, a directory nor a link, and can't be copied")
         mode = entry.mode
-        if self._step.chmod and not entry.is_symlink:
-            mode = chmod.apply(self._step.chmod, mode)
+        if self._chmod and not entry.is_symlink:
+            mode = chmod.apply(self._chmod, mode)
         uid, gid = self._chown or (entry.uid, entry.gid)
-        self._staging.put(replace(entry, path=path, mode=mode, uid=uid, gid=gid))
+        inode = entry.inode
+        if inode is not None:
+            inode = self._inodes.get(inode) or self._inodes.setdefault(inode, self._staging.new_inode())
+        self._staging.put(replace(entry, path=path, mode=mode, uid=uid, gid=gid, inode=inode))
 
+    def _unpack(self, item: Selected) -> None:
+        """Unpack an archive into the destination, entry by entry, as if that were the root of all: no link leads out.
 
-def _join(folder: bytes, name: bytes) -> bytes:
-    return clean(folder + b"/" + name)
+        What is in the way is replaced. ``--chmod`` does not count, missing parents belong to root.
+        """
+        staging = self._staging
+        root = staging.resolve(self._dest)
+        staging.make_directories(root, self._made_by)
+        for path, entry in item.below:
+            folder, _, name = path.rpartition(b"/")
+            parent = staging.resolve(folder, root)
+            staging.make_directories(parent, Owner(0, 0))
+            where = join(parent, name)
+            if entry.hardlink is not None:
+                self._link(where, entry, root)
+                continue
+            uid, gid = self._chown or (entry.uid, entry.gid)
+            staging.replace(replace(entry, path=where, uid=uid, gid=gid))
+
+    def _link(self, where: bytes, entry: FileEntry, root: bytes) -> None:
+        folder, _, name = (entry.hardlink or b"").rpartition(b"/")
+        if not self._staging.link(where, join(self._staging.resolve(folder, root), name)):
+            raise InvalidImageError(f"the hard link {display(entry.path)} leads to nothing that came before it")
 
 
 def _below(inputs: Sequence[Result]) -> FileSystem:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from castoff.errors import DigestMismatchError, StoreError
 from castoff.events import VertexState
-from castoff.fs.changes import Added, iter_changes
+from castoff.fs.changes import Added, Opaque, iter_changes
 from castoff.fs.ownership import DirectOwnership
 from castoff.fs.union import EntryLayer, UnionTree
 from castoff.layer.apply import apply_layer
@@ -143,8 +143,10 @@ class FileSystem:
         if self.is_empty_root:
             return UnionTree()
         if self._changes is not None and self.parent is not None and not self.has_snapshot():
-            added = [change.entry for change in self.changes() if isinstance(change, Added)]
-            return self.parent.tree().with_top(EntryLayer(added))
+            changes = self.changes()
+            added = [change.entry for change in changes if isinstance(change, Added)]
+            opaques = [change.path for change in changes if isinstance(change, Opaque)]
+            return self.parent.tree().with_top(EntryLayer(added, opaques=opaques))
         return self._workspace.snapshotter.tree(self.snapshot())
 
     def snapshot(self) -> str:
@@ -178,6 +180,8 @@ class FileSystem:
 
     def _unpack(self, upper: str, lower: UnionTree) -> None:
         record = next((item for item in self._layers.values() if self._has_blob(item)), None)
+        if record is None and (base := self._layers.get("")) is not None:
+            raise _base_gone(base)
         if record is None:
             raise StoreError(
                 f"the snapshot {self.name} is gone, and so is the layer that it could be made of",
@@ -233,6 +237,8 @@ class FileSystem:
         """
         with self._lock:
             record = self.known_layer()
+            if record is None and (base := self._layers.get("")) is not None:
+                raise _base_gone(base)
             if record is None:
                 record = self._layers[str(self._workspace.variant)] = self._write_layer()
             return record
@@ -256,6 +262,13 @@ class FileSystem:
         if not layers and not present:
             return None
         return CacheRecord(self.name if present else "", self.parent.name if self.parent else "", layers)
+
+
+def _base_gone(layer: LayerRecord) -> StoreError:
+    return StoreError(
+        f"the layer {layer.digest} of a base is missing from the store, or not whole",
+        hint="load, assemble or build the base again",
+    )
 
 
 def restored(

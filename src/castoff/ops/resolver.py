@@ -7,7 +7,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from castoff.errors import BlobNotFoundError, InvalidReferenceError, StoreError, UsageError
+from castoff.errors import (
+    BlobNotFoundError,
+    CastoffError,
+    DigestMismatchError,
+    InvalidReferenceError,
+    PlanError,
+    UsageError,
+)
 from castoff.events import VertexState
 from castoff.image.image import StoredImage
 from castoff.image.layoutfolder import LayoutFolder
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from castoff.location import SourceRange
     from castoff.oci.config import ImageConfig
     from castoff.oci.descriptor import Descriptor
+    from castoff.oci.digest import Digest
     from castoff.oci.platform import Platform
     from castoff.plan.resolver import ContextKind
     from castoff.store.directory import DirectoryStore
@@ -138,17 +146,26 @@ class StoreResolver:
         if context is not None and context.kind == "folder":
             return ResolvedBase(name, name, self._folder_config, "context-local"), None
         text = name if context is None else context.value
+        progress: VertexProgress | None = None
         try:
             shown = text if context is not None and context.kind == "layout" else str(Reference.parse(text))
             progress = VertexProgress(self._observer, f"metadata {shown}", f"[internal] load metadata for {shown}")
             progress.state(VertexState.STARTED)
             if context is not None and context.kind == "layout":
-                image = self._layout_image(text, platform)
+                found, image = self._layout_image(text, platform)
             else:
-                image = StoredImage.open_(self._store.blobs, self._find(text), platform)
+                found = self._find(text)
+                image = StoredImage.open_(self._store.blobs, found, platform)
+            if context is not None:
+                _check_pin(name, text, {found.digest, image.descriptor.digest})
             config = image.config()
             image.layers()
-        except (StoreError, InvalidReferenceError) as error:
+        except CastoffError as error:
+            if progress is not None:
+                progress.state(VertexState.FAILED, error.message)
+            if context is None and isinstance(error, InvalidReferenceError):
+                # It stands in the Dockerfile, and not on the command line.
+                raise PlanError(error.message, hint=error.hint, location=location) from error
             if error.location is None:
                 error.location = location
             raise
@@ -171,13 +188,33 @@ class StoreResolver:
             f" or name what stands for it (--build-context {text}=docker-image://REFERENCE or oci-layout://FOLDER)",
         )
 
-    def _layout_image(self, text: str, platform: Platform) -> StoredImage:
-        """Return an image of a layout folder, its blobs taken into the store."""
+    def _layout_image(self, text: str, platform: Platform) -> tuple[Descriptor, StoredImage]:
+        """Return an image of a layout folder, its blobs taken into the store, and what the folder calls it."""
         path, tag, digest = _split_layout(text)
         layout = LayoutFolder(path)
-        image = layout.take(layout.choose(tag, digest), self._store.blobs, platform)
+        found = layout.choose(tag, digest)
+        image = layout.take(found, self._store.blobs, platform)
         self.layouts.append(os.path.abspath(layout.index_path))
-        return image
+        return found, image
+
+
+def _check_pin(name: str, context: str, digests: set[Digest]) -> None:
+    """Refuse a stand-in for a name that has a digest, unless it is that very image: a pin is a promise.
+
+    Raises:
+        DigestMismatchError: it is another one.
+    """
+    try:
+        pinned = Reference.parse(name).digest
+    except InvalidReferenceError:
+        return
+    if pinned is not None and pinned not in digests:
+        raise DigestMismatchError(
+            f"{name} is pinned to its digest, and --build-context {context} is another image",
+            expected=str(pinned),
+            actual=", ".join(sorted(map(str, digests))),
+            hint="name the base without a digest, or give the image that has it",
+        )
 
 
 def _split_layout(text: str) -> tuple[str, str, str]:

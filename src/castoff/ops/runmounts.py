@@ -23,6 +23,7 @@ from castoff.plan.step import (
     SshMount,
     TmpfsMount,
 )
+from castoff.solve.cachekey import cache_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,8 +141,7 @@ class MountPlan:
         if isinstance(mount.source, ScratchSource):
             lowers: tuple[str, ...] = ()
         else:
-            filesystem = self._sources[mount.source].as_filesystem(Request((mount.source_path,)))
-            lowers = self._lowers(filesystem)
+            lowers = self._lowers(self._filesystem(mount))
         source = os.fsdecode(clean(os.fsencode(mount.source_path)))
         if mount.read_only and lowers:
             return Mount(MountKind.OVERLAY, mount.target, source, readonly=True, lowers=lowers)
@@ -167,7 +167,7 @@ class MountPlan:
     def _cache(self, mount: CacheMount, stack: contextlib.ExitStack) -> Mount:
         """Return the mount of a cache, whose lock is held until the step has ended."""
         folder = os.path.join(self._workspace.store.root, _FOLDER)
-        name = hashlib.sha256(os.fsencode(mount.id)).hexdigest()[:32]
+        name = self._cache_name(mount)
         os.makedirs(folder, mode=0o755, exist_ok=True)
         shared = mount.sharing == "shared"
         for number in range(1 << 16):
@@ -183,14 +183,25 @@ class MountPlan:
         self._make_cache(mount, path)
         return Mount(MountKind.BIND, mount.target, path, readonly=mount.read_only)
 
+    def _cache_name(self, mount: CacheMount) -> str:
+        """Return the name of a cache's folder. Caches that are born different are different, whatever their id."""
+        name = os.fsencode(mount.id)
+        has_source = not isinstance(mount.source, ScratchSource)
+        if has_source or mount.mode is not None or mount.uid is not None or mount.gid is not None:
+            key = self._filesystem(mount).key if has_source else ""
+            name = cache_key("cache", mount.id, key, mount.source_path, mount.mode, mount.uid, mount.gid).encode()
+        return hashlib.sha256(name).hexdigest()[:32]
+
+    def _filesystem(self, mount: BindMount | CacheMount) -> FileSystem:
+        return self._sources[mount.source].as_filesystem(Request((mount.source_path,)))
+
     def _make_cache(self, mount: CacheMount, path: str) -> None:
         """Make the folder of a cache that is new: filled from its source, or empty."""
         if os.path.isdir(path):
             return
         temporary = self._workspace.session.new_dir()
         if not isinstance(mount.source, ScratchSource):
-            filesystem = self._sources[mount.source].as_filesystem(Request((mount.source_path,)))
-            self._fill(filesystem, mount.source_path, temporary)
+            self._fill(self._filesystem(mount), mount.source_path, temporary)
         os.chmod(temporary, 0o755 if mount.mode is None else mount.mode)
         mode = os.lstat(temporary).st_mode
         DirectOwnership().set_(b"", os.fsencode(temporary), Owner(mode, mount.uid or 0, mount.gid or 0, 0))
@@ -219,7 +230,7 @@ def _secret(mount: SecretMount, secrets: SecretGetter, env: dict[str, str]) -> l
     if data is None:
         if mount.required:
             raise StepError(
-                f"the step requires the secret {mount.id!r}, which was not given",
+                f"secret {mount.id}: not found, and the step requires it",
                 hint=f"give it with --secret id={mount.id},src=FILE",
             )
         return []

@@ -13,7 +13,7 @@ from castoff.fs.entry import display
 from castoff.fs.union import UnionTree
 from castoff.image.users import Owner
 from castoff.ops.filesystem import FileSystem, Forms
-from castoff.ops.select import Request, Selected, content_digest, explain_missing, select
+from castoff.ops.select import Request, Selected, content_digest, explain_missing, links_on, select
 from castoff.ops.staging import Staging
 from castoff.solve.cache import CacheRecord
 from castoff.solve.cachekey import cache_key
@@ -137,11 +137,18 @@ class LoadedContext:
         return self
 
     def as_filesystem(self, request: Request) -> FileSystem:
-        """Return a file system that holds what is asked for, at its own path, to be mounted."""
-        key = cache_key("context", self.content_digest(request, owners=False), request.sources)
+        """Return a file system that holds what is asked for, at its own path, to be mounted; with the links to it."""
+        content = self.content_digest(request, owners=False)
+        with self._lock:
+            links = [link for source in request.sources for link in links_on(self._tree, os.fsencode(source))]
+        where = [(link.path, link.link) for link in links]
+        key = cache_key("context", content, request.sources, tuple(where))
 
         def changes() -> tuple[Change, ...]:
             staging = Staging(UnionTree())
+            for link in links:
+                staging.make_directories(link.parent, Owner(0, 0))
+                staging.put(link)
             for item in self.select(request):
                 staging.make_directories(item.top.parent, Owner(0, 0))
                 for entry in (item.top, *(entry for _path, entry in item.below)):
@@ -177,16 +184,11 @@ Result = FileSystem | LoadedContext
 """What a vertex leaves."""
 
 
-class ContextOp:
-    """Looks at what the steps will ask of a build context, and reads what has changed since it was last read."""
-
-    def __init__(self, workspace: Workspace, context: LocalContext, requests: Sequence[Request]) -> None:
-        self._workspace = workspace
-        self._context = context
-        self._requests = requests
+class _LookingOp:
+    """An operation that only looks: nothing of it is remembered, and it is done each time."""
 
     def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
-        """Return None: a folder is looked at each time."""
+        """Return None."""
         del inputs, progress
         return None
 
@@ -194,6 +196,20 @@ class ContextOp:
         """Return None."""
         del key, record, inputs
         return None
+
+    def record(self, result: Result) -> CacheRecord | None:
+        """Return None."""
+        del result
+        return None
+
+
+class ContextOp(_LookingOp):
+    """Looks at what the steps will ask of a build context, and reads what has changed since it was last read."""
+
+    def __init__(self, workspace: Workspace, context: LocalContext, requests: Sequence[Request]) -> None:
+        self._workspace = workspace
+        self._context = context
+        self._requests = requests
 
     def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:
         """Read the context; what is missing in it is the error of the step that asks for it."""
@@ -205,62 +221,28 @@ class ContextOp:
             except ContextError:
                 continue
         self._context.save()
+        self._context.close()
         progress.status("transferring context:", current=self._context.bytes_read, done=True)
         return loaded
 
-    def record(self, result: Result) -> CacheRecord | None:
-        """Return None."""
-        del result
-        return None
 
-
-class BaseOp:
+class BaseOp(_LookingOp):
     """The file system of an image, or the empty one: nothing is unpacked before a step needs its files."""
 
     def __init__(self, make: FileSystem) -> None:
         self._make = make
 
-    def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
-        """Return None: there is nothing to remember."""
-        del inputs
-        self._make.show_in(progress)
-        return None
-
-    def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> Result | None:
-        """Return None."""
-        del key, record, inputs
-        return None
-
     def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:
-        """Return the file system."""
-        del key, inputs, progress
+        """Return the file system, whose unpacking will be shown as work of this vertex."""
+        del key, inputs
+        self._make.show_in(progress)
         return self._make
 
-    def record(self, result: Result) -> CacheRecord | None:
-        """Return None."""
-        del result
-        return None
 
-
-class ContextBaseOp:
-    """A build context as what a stage starts from: all of its files."""
-
-    def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
-        """Return None: the file system that is made has a key of its own."""
-        del inputs, progress
-        return None
-
-    def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> Result | None:
-        """Return None."""
-        del key, record, inputs
-        return None
+class ContextBaseOp(_LookingOp):
+    """A build context as what a stage starts from: all of its files. The file system has a key of its own."""
 
     def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:
         """Return the file system."""
         del key, progress
         return inputs[0].as_filesystem(Request(("/",)))
-
-    def record(self, result: Result) -> CacheRecord | None:
-        """Return None."""
-        del result
-        return None

@@ -66,6 +66,9 @@ def write_stage_record(
 ) -> None:
     """Write down the stages of a build. It is lost without harm, so that an error writing it is none of the build's."""
     stages = [_record(graph, stage, vertices, result) for stage in graph.stages]
+    known = read_stage_record(workspace.store, image_id)
+    if known is not None and len(known) > len(stages):
+        return  # ``FROM image`` and nothing else gives the same image again; how it was made tells more.
     data = json.dumps([_to_json(stage) for stage in stages], separators=(",", ":")).encode()
     folder = os.path.join(workspace.store.cache, _FOLDER)
     path = os.path.join(folder, image_id.hex)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import stat
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from castoff.errors import ContextError
-from castoff.fs.changes import Added
+from castoff.fs.changes import Added, Opaque
 from castoff.fs.entry import FileEntry, display
 from castoff.fs.resolve import resolve
+from castoff.fs.treelayer import join
 
 if TYPE_CHECKING:
     from castoff.fs.changes import Change
     from castoff.fs.union import UnionTree
     from castoff.image.users import Owner
+
+_DEVICE = -3
+"""Stands for the device in the `inode` of files that are linked here, and not on the host."""
 
 
 class Staging:
@@ -23,14 +28,38 @@ class Staging:
     def __init__(self, lower: UnionTree) -> None:
         self._lower = lower
         self._entries: dict[bytes, FileEntry] = {}
+        self._hidden: set[bytes] = set()
+        self._inodes = 0
+        self._now = time.time_ns()
 
     def lstat(self, path: bytes) -> FileEntry | None:
         """Return the entry at a path whose parents hold no links."""
-        return self._entries.get(path) or self._lower.lstat(path)
+        return self._entries.get(path) or self._below(path)
 
-    def resolve(self, path: bytes) -> bytes:
-        """Return where a path leads, links followed within the image."""
-        return resolve(self.lstat, path)
+    def _below(self, path: bytes) -> FileEntry | None:
+        """Return the entry that the lower tree has at a path, unless it was removed."""
+        if self._hidden:
+            here = path
+            while here:
+                if here in self._hidden:
+                    return None
+                here = here.rpartition(b"/")[0]
+        return self._lower.lstat(path)
+
+    def resolve(self, path: bytes, root: bytes = b"") -> bytes:
+        """Return where a path leads, links followed within the image, or within its directory `root` as in a chroot.
+
+        Raises:
+            ContextError: it leads through too many links.
+        """
+        if not root:
+            return resolve(self.lstat, path)
+        return join(root, resolve(lambda inner: self.lstat(join(root, inner)), path)).rstrip(b"/")
+
+    def new_inode(self) -> tuple[int, int]:
+        """Return what marks entries of this layer as links to one file."""
+        self._inodes += 1
+        return _DEVICE, self._inodes
 
     def make_directories(self, path: bytes, owner: Owner, mode: int = 0o755) -> None:
         """Make a directory and every missing parent; what exists stays as it is. `path` holds no links.
@@ -51,7 +80,32 @@ class Staging:
             missing.append(path)
             path = path.rpartition(b"/")[0]
         for name in reversed(missing):
-            self._entries[name] = FileEntry(name, stat.S_IFDIR | mode, owner.uid, owner.gid)
+            self._entries[name] = FileEntry(name, stat.S_IFDIR | mode, owner.uid, owner.gid, mtime_ns=self._now)
+
+    def replace(self, entry: FileEntry) -> None:
+        """Put an entry where anything may be: only a directory over a directory keeps what is in it."""
+        there = self.lstat(entry.path)
+        if there is not None and not (there.is_dir and entry.is_dir):
+            self._remove(entry.path)
+        self._entries[entry.path] = entry
+
+    def _remove(self, path: bytes) -> None:
+        inside = path + b"/"
+        for known in [known for known in self._entries if known == path or known.startswith(inside)]:
+            del self._entries[known]
+        if self._below(path) is not None:
+            self._hidden.add(path)
+
+    def link(self, path: bytes, target: bytes) -> bool:
+        """Make a hard link at `path` to the file at `target`; return False where there is nothing to link to."""
+        there = self.lstat(target)
+        if there is None or there.is_dir:
+            return False
+        if there.inode is None or target not in self._entries:
+            there = replace(there, inode=self.new_inode())
+            self._entries[target] = there
+        self.replace(there.with_path(path))
+        return True
 
     def put(self, entry: FileEntry) -> None:
         """Put an entry in place of what is there. Its parents exist.
@@ -76,17 +130,25 @@ class Staging:
             self._entries.setdefault(path, entry)
 
     def changes(self) -> tuple[Change, ...]:
-        """Return the layer: the entries and the directories that they are in, parents first, siblings by bytes."""
+        """Return the layer: the entries and the directories that they are in, parents first, siblings by bytes.
+
+        What was replaced is hidden by what is in its place, and a directory that was replaced by another is opaque.
+        """
         entries = dict(self._entries)
         for path in self._entries:
             parent = path.rpartition(b"/")[0]
             while parent and parent not in entries:
-                there = self._lower.lstat(parent)
+                there = self._below(parent)
                 if there is None:
                     break
                 entries[parent] = there
                 parent = parent.rpartition(b"/")[0]
-        return tuple(Added(entry) for entry in _linked(sorted(entries.values(), key=_order)))
+        changes: list[Change] = []
+        for entry in _linked(sorted(entries.values(), key=_order)):
+            changes.append(Added(entry))
+            if entry.is_dir and entry.path in self._hidden:
+                changes.append(Opaque(entry.path))
+        return tuple(changes)
 
 
 def _order(entry: FileEntry) -> list[bytes]:

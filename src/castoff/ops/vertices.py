@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from castoff.errors import PlanError
 from castoff.ops.copy import CopyOp, WorkdirOp
 from castoff.ops.filesystem import FileSystem, base_chain
 from castoff.ops.run import RunOp
 from castoff.ops.runmounts import mount_sources
 from castoff.ops.select import Request
 from castoff.ops.sources import BaseOp, ContextBaseOp, ContextOp
+from castoff.plan.paths import source_kind
 from castoff.plan.stage import ImageBase, ScratchBase, StageBase
 from castoff.plan.step import (
     BindMount,
@@ -47,11 +49,13 @@ class VertexOptions:
         run: options of RUN steps.
         no_cache: whether every step runs anew.
         open_context: gives a context by name; "" is the main one.
+        prefix: of the vertices' ids, where one build has several graphs.
     """
 
     run: RunOptions
     no_cache: bool
     open_context: Callable[[str], LocalContext]
+    prefix: str = ""
 
 
 class GraphVertices:
@@ -93,6 +97,7 @@ class GraphVertices:
                     op: RunOp | CopyOp | WorkdirOp = RunOp(self._workspace, payload, self._options.run)
                     inputs += [self._source(source) for source in mount_sources(payload)]
                 case CopyStep():
+                    _refuse_remote(step, payload)
                     op = CopyOp(self._workspace, payload)
                     if payload.sources:
                         inputs.append(self._source(payload.source))
@@ -101,7 +106,7 @@ class GraphVertices:
                 case _:
                     continue
             here = self._steps[stage.index, step.index] = Vertex(
-                f"step {stage.index}.{step.index}",
+                f"{self._options.prefix}step {stage.index}.{step.index}",
                 step.name or step.created_by,
                 op,
                 tuple(inputs),
@@ -124,7 +129,9 @@ class GraphVertices:
         vertex = self._shared.get("scratch")
         if vertex is None:
             op = BaseOp(FileSystem.empty(self._workspace, cache_key("scratch")))
-            vertex = self._shared["scratch"] = Vertex("scratch", "FROM scratch", op, visible=False)
+            vertex = self._shared["scratch"] = Vertex(
+                f"{self._options.prefix}scratch", "FROM scratch", op, visible=False
+            )
         return vertex
 
     def _image(self, base: ResolvedBase, name: str) -> Vertex[Result]:
@@ -132,13 +139,17 @@ class GraphVertices:
         if vertex is None:
             if base.kind == "context-local":
                 context = self._context(base.name)
-                vertex = Vertex(f"base {base.reference}", name, ContextBaseOp(), (context,), visible=False)
+                vertex = Vertex(
+                    f"{self._options.prefix}base {base.reference}", name, ContextBaseOp(), (context,), visible=False
+                )
             else:
                 bottom = FileSystem.empty(self._workspace, cache_key("scratch"))
                 chain = base_chain(
                     self._workspace, bottom, self._resolver.layers(base), lambda text: cache_key("image", text)
                 )
-                vertex = Vertex(f"base {base.reference} {base.config.platform}", name, BaseOp(chain))
+                vertex = Vertex(
+                    f"{self._options.prefix}base {base.reference} {base.config.platform}", name, BaseOp(chain)
+                )
             self._shared[base] = vertex
         return vertex
 
@@ -160,7 +171,7 @@ class GraphVertices:
             title = f"[context {name}] load from client" if name else "[internal] load build context"
             requests = tuple(dict.fromkeys(self._requests(name)))
             op = ContextOp(self._workspace, self._options.open_context(name), requests)
-            vertex = self._shared[key] = Vertex(f"context {name}", title, op)
+            vertex = self._shared[key] = Vertex(f"{self._options.prefix}context {name}", title, op)
         return vertex
 
     def _requests(self, name: str) -> Iterator[Request]:
@@ -178,3 +189,19 @@ class GraphVertices:
                     for mount in payload.mounts:
                         if isinstance(mount, BindMount | CacheMount) and mount.source == wanted:
                             yield Request((mount.source_path,))
+
+
+def _refuse_remote(step: Step, payload: CopyStep) -> None:
+    """Refuse ADD of what is not in a build context, before any step runs.
+
+    Raises:
+        PlanError: a source is a URL or a git repository.
+    """
+    for source in payload.sources:
+        kind = source_kind(source)
+        if kind != "local":
+            raise PlanError(
+                f"ADD of {'a git repository' if kind == 'git' else 'a URL'} is not supported yet: {source}",
+                hint="download it before the build, and copy it from the build context",
+                location=step.location,
+            )

@@ -28,11 +28,11 @@ from castoff.plan.sources import SCRATCH, Sources
 from castoff.plan.stage import Base, ImageBase, ScratchBase, Stage, StageBase
 from castoff.plan.stagescope import BuildScope, StageScope
 from castoff.plan.state import StageState
-from castoff.plan.step import DEFAULT_PATH, Step
 
 if TYPE_CHECKING:
     from castoff.dockerfile.instructions import From
     from castoff.plan.resolver import ImageResolver, ResolvedBase
+    from castoff.plan.step import Step
 
 
 def plan(dockerfile: Dockerfile, request: PlanRequest, resolver: ImageResolver) -> StageGraph:
@@ -162,8 +162,7 @@ class _Planner:
         resolved = self.resolved.get(draft.index)
         if resolved is None:
             platform = self.target_platform
-            config = ContainerConfig(env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
-            return StageState.of_image(platform, platform, config)
+            return StageState.of_image(platform, platform, ContainerConfig(working_dir="/"))
         platform = draft.platform or self.target_platform
         if resolved.kind == "context-local":
             return StageState.of_image(platform, platform, replace(resolved.config.config, working_dir="/"))

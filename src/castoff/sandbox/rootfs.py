@@ -26,7 +26,7 @@ _LOCKED_DOWN = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _OVERLAY_OPTIONS = "redirect_dir=nofollow,metacopy=off,index=off"
 """What the layer writer understands, whatever the kernel's defaults; always so with userxattr, where it is refused."""
 
-_DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LINKS = (
     ("ptmx", "pts/ptmx"),
     ("fd", "/proc/self/fd"),
@@ -128,10 +128,9 @@ class RootBuilder:
             trees["/sys"] = self._open_tree("/sys", read_only=read_only, no_exec=True)
         else:
             trees["/sys"] = self._new_file_system("sysfs", read_only=read_only)
-        if self._rootless:
-            for name, _, _ in _DEVICES:
-                self.step = f"open /dev/{name}"
-                trees["/dev/" + name] = self._open_tree("/dev/" + name, device=True)
+        for name in _DEVICES:
+            self.step = f"open /dev/{name}"
+            trees["/dev/" + name] = self._open_tree("/dev/" + name, device=True)
         if request["terminal"]:
             self.step = "open the terminal"
             trees["/dev/console"] = self._open_tree(os.ttyname(0), device=True)
@@ -210,17 +209,17 @@ class RootBuilder:
     def _mount_dev(self, sources: dict[str, int]) -> None:
         self.step = "mount /dev"
         self._maker.ensure("/dev", True)
-        syscalls.mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755,size=65536k")
-        for name, major, minor in _DEVICES:
+        # A step of real root may make device nodes, and use none of its making, here as anywhere else: those below are
+        # mounts of the host's.
+        flags = MS_NOSUID if self._request["privileged"] else MS_NOSUID | MS_NODEV
+        syscalls.mount("tmpfs", "/dev", "tmpfs", flags, "mode=755,size=65536k")
+        for name in _DEVICES:
             self.step = f"make /dev/{name}"
             path = "/dev/" + name
-            if self._rootless:
-                os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
-                tree = sources.pop(path)
-                syscalls.move_mount(tree, path)
-                os.close(tree)
-            else:
-                os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+            tree = sources.pop(path)
+            syscalls.move_mount(tree, path)
+            os.close(tree)
         for name, target in _LINKS:
             os.symlink(target, "/dev/" + name)
         self.step = "mount /dev/pts"

@@ -8,15 +8,15 @@ snapshot is there whole or not at all; folders without a readable ``parent`` are
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import os
 import re
-import shutil
-import stat
 from typing import TYPE_CHECKING, Protocol
 
 from castoff.errors import StoreError
 from castoff.fs.ownership import DirectOwnership
+from castoff.fs.rooted import remove_tree
 from castoff.fs.union import DirectoryLayer, UnionTree
 from castoff.snapshot.snapshotter import ActiveSnapshot
 
@@ -85,7 +85,7 @@ class OverlaySnapshotter:
             os.mkdir(work, 0o755)
             self._copy_root(lowers[0] if lowers else None, upper)
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_tree(folder)
             raise _failed("prepare a snapshot", error) from error
         return ActiveSnapshot(folder, parent, lowers, upper, work, self._userxattr)
 
@@ -107,11 +107,24 @@ class OverlaySnapshotter:
                 os.makedirs(self._root, exist_ok=True)
                 os.rename(active.key, target)
         except OSError as error:
-            if error.errno in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR} and self._read_parent(name) is not None:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+                raise _failed(f"commit snapshot {name}", error) from error
+            if self._is_whole(name):
                 self.discard(active)
-                return name
-            raise _failed(f"commit snapshot {name}", error) from error
+            else:
+                self._replace(active, name)
         return name
+
+    def _replace(self, active: ActiveSnapshot, name: str) -> None:
+        """Put an active snapshot in the place of what somebody has left of a committed one."""
+        broken = self._session.new_dir()
+        try:
+            os.rename(self._folder(name), os.path.join(broken, "broken"))
+            os.rename(active.key, self._folder(name))
+        except OSError as error:
+            raise _failed(f"replace the damaged snapshot {name}", error) from error
+        finally:
+            _remove_tree(broken)
 
     def discard(self, active: ActiveSnapshot) -> None:
         """Throw an active snapshot away."""
@@ -138,7 +151,7 @@ class OverlaySnapshotter:
         while current is not None:
             text = self._read_parent(current)
             seen += 1
-            if text is None or seen > MAX_DEPTH:
+            if text is None or seen > MAX_DEPTH or not os.path.isdir(self._directory(current)):
                 self._forget(current)
                 return False
             current = text or None
@@ -241,6 +254,9 @@ class OverlaySnapshotter:
             return None
         return text if not text or _NAME.fullmatch(text) else None
 
+    def _is_whole(self, name: str) -> bool:
+        return self._read_parent(name) is not None and os.path.isdir(self._directory(name))
+
     def _copy_root(self, lower: str | None, upper: str) -> None:
         """Give a new upper directory what the merged root shall have: overlayfs takes it from the topmost one."""
         if lower is None:
@@ -257,19 +273,13 @@ def _random_name() -> str:
 
 
 def _remove_tree(path: str) -> None:
-    """Remove a folder with all in it; overlayfs leaves a folder without permissions in its work directory."""
-    try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            return
-    except OSError:
-        return
-    try:
-        os.rmdir(path)
-    except OSError:
-        inner = os.path.join(path, "work")
-        if os.path.isdir(inner):
-            os.chmod(inner, 0o700)
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove a folder with all in it; what can't be removed stays for the session's own clearing."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.rmdir(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                remove_tree(os.fsencode(path))
 
 
 def _failed(what: str, error: OSError) -> StoreError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from castoff.errors import CastoffError
 from castoff.events import VertexState
+from castoff.linux.threads import interrupt
 from castoff.solve.progress import VertexProgress
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ R = TypeVar("R")
 
 MAX_PARALLEL = 32
 """How many vertices run at the same time at most."""
+_GRACE = 0.5
+"""Seconds that a vertex has to end by itself when the build is given up."""
+_LOOK = 0.3
+"""Seconds after which the main thread looks for signals."""
 
 
 class Canceled(CastoffError):  # noqa: N818  (the field's own word, as in VertexState.CANCELED)
@@ -60,7 +65,8 @@ class Solver(Generic[R]):
             with self._changed:
                 self._spawn()
                 while self._left and self._error is None:
-                    self._changed.wait()
+                    # Not without end: a signal that comes just before this thread sleeps does not wake it.
+                    self._changed.wait(_LOOK)
         except BaseException as error:  # noqa: BLE001  (raised again below)
             self._fail(error)
         finally:
@@ -109,6 +115,12 @@ class Solver(Generic[R]):
             thread.start()
 
     def _work(self) -> None:
+        try:
+            self._take_vertices()
+        except BaseException as error:  # noqa: BLE001  (it was cut short, or is raised again by solve)
+            self._fail(error)
+
+    def _take_vertices(self) -> None:
         while True:
             with self._changed:
                 self._idle += 1
@@ -185,4 +197,8 @@ class Solver(Generic[R]):
             self._stopped = self._stopped or self._error is not None
             self._changed.notify_all()
         for thread in self._threads:
+            if self._stopped:
+                # Its process is dead; reading or unpacking what may be gigabytes is cut short.
+                thread.join(_GRACE)
+                interrupt(thread)
             thread.join()

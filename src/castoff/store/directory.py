@@ -71,7 +71,8 @@ class DirectoryStore:
         """
         root = os.path.abspath(root)
         version = _version(root)
-        if version is None or not os.path.exists(f"{root}/index.json"):
+        whole = os.path.exists(f"{root}/index.json")
+        if version is None or not whole or (create and not _has_folders(root)):
             if not create:
                 raise StoreError(f"there is no store in {root}", hint="build or load an image first, or check --root")
             if version is None:
@@ -142,7 +143,7 @@ class DirectoryStore:
         """
         with translated("write the store's generation"), exclusive(f"{self.root}/generation.lock"):
             number = self.generation() + 1
-            replace_file(f"{self.root}/generation", b"%d\n" % number)
+            replace_file(f"{self.root}/generation", b"%d\n" % number, durable=True, locked=True)
             return number
 
     def _bump(self) -> None:
@@ -188,7 +189,7 @@ def _version(root: str) -> int | None:
     try:
         with open(f"{root}/{_MARK}", "rb", buffering=0) as file:
             data = file.read(_NOTE)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise store_error(error, f"open the store in {root}") from error
@@ -201,6 +202,11 @@ def _version(root: str) -> int | None:
     return version
 
 
+def _has_folders(root: str) -> bool:
+    """Tell whether what somebody may have removed to save space is still there."""
+    return os.path.isdir(f"{root}/tmp") and os.path.isdir(f"{root}/blobs/sha256") and os.path.isdir(f"{root}/cache")
+
+
 def _check_free(root: str) -> None:
     """Make sure that a new store may be put into a folder."""
     try:
@@ -208,7 +214,8 @@ def _check_free(root: str) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        raise StoreError(f"the store can't be in {root}, which is a file", hint="name a folder with --root") from error
+        which = "which is a file" if os.path.lexists(root) else "a part of which is a file"
+        raise StoreError(f"the store can't be in {root}, {which}", hint="name a folder with --root") from error
     except OSError as error:
         raise store_error(error, f"open the store in {root}") from error
     # A castoff that was killed while it made the store has left at most a temporary file of the mark.
@@ -227,6 +234,6 @@ def _make(root: str) -> None:
     with exclusive(f"{root}/index.lock"):
         for folder in _FOLDERS:
             os.makedirs(f"{root}/{folder}", 0o755, exist_ok=True)
-        replace_file(f"{root}/oci-layout", dump({"imageLayoutVersion": "1.0.0"}))
+        replace_file(f"{root}/oci-layout", dump({"imageLayoutVersion": "1.0.0"}), locked=True)
         if not os.path.exists(f"{root}/index.json"):
-            replace_file(f"{root}/index.json", Index(()).to_bytes(), durable=True)
+            replace_file(f"{root}/index.json", Index(()).to_bytes(), durable=True, locked=True)

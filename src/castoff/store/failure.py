@@ -37,6 +37,9 @@ def explain(error: OSError, doing: str) -> tuple[str, str | None]:
     place = ""
     if isinstance(error.filename, (str, bytes)):
         place = os.fsdecode(error.filename)
+        folder = os.path.dirname(place)
+        if error.errno == errno.ENOENT and folder and not os.path.lexists(folder):
+            return f"can't {doing}: the folder {folder} does not exist", "make it first, or name another place"
     if not place or place in doing:
         return f"can't {doing}: {reason}", hint
     return f"can't {doing}: {reason} ({place})", hint

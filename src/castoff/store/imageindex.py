@@ -129,5 +129,5 @@ class DirectoryImages:
                 self._removed()
             descriptors = tuple(record.to_descriptor() for record in changed.records)
             data = Index(descriptors, index.media_type, index.annotations).to_bytes()
-            replace_file(self._path, data, durable=True)
+            replace_file(self._path, data, durable=True, locked=True)
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import threading
@@ -234,6 +235,14 @@ def test_download_from_a_server_without_ranges(site: Site, tmp_path: Path) -> No
     assert Path(cache.fetch(wanted)).read_bytes() == data
 
 
+def test_damaged_download_is_loaded_again(site: Site, tmp_path: Path) -> None:
+    site.files["/x"] = b"right"
+    cache = DownloadCache(str(tmp_path / "d"))
+    wanted = Download("x", (f"{site.url}/x",), hashlib.sha256(b"right").hexdigest(), 5)
+    Path(cache.fetch(wanted)).write_bytes(b"")
+    assert Path(cache.fetch(wanted)).read_bytes() == b"right"
+
+
 def test_wrong_bytes_are_not_gone_on_with(site: Site, tmp_path: Path) -> None:
     site.files["/x"], site.files["/y"] = b"wrong", b"right"
     cache = DownloadCache(str(tmp_path / "d"))
@@ -349,6 +358,7 @@ def test_distroless_image(recipe: str, store: DirectoryStore, sources: Sources) 
     assert config.created == "1980-01-01T00:00:00Z"
     assert str(config.platform) == "linux/amd64"
     json.loads(store.blobs.read(parsed.config.digest))
+    assert [name for name in os.listdir(store.session().path) if os.path.isdir(f"{store.session().path}/{name}")] == []
 
 
 def test_same_lock_same_image_after_the_archive_changed(

@@ -187,7 +187,7 @@ def test_request_has_what_was_said(tmp_path: Path) -> None:
         ["--network", "bridge"],
         ["--build-arg", "=x"],
         ["--build-context", "name"],
-        ["--build-arg", "SOURCE_DATE_EPOCH=yesterday"],
+        ["--allow", "everything"],
         ["-o", "type=floppy"],
         ["--secret", "id=x,src=/nowhere/at/all"],
         ["--secret", "id=x,colour=red"],
@@ -199,6 +199,17 @@ def test_values_that_make_no_sense(argv: list[str], tmp_path: Path) -> None:
     with pytest.raises(CastoffError) as caught:
         make_request(args, {}, find_dockerfile(args.context, args.file))
     assert caught.value.exit_code == 2
+
+
+def test_epoch_of_the_environment_is_a_number_and_that_of_a_build_argument_is_for_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    args = build_args(str(tmp_path))
+    with pytest.raises(CastoffError, match="yesterday"):
+        make_request(args, {"SOURCE_DATE_EPOCH": "yesterday"}, find_dockerfile(args.context, args.file))
+    args = build_args("--build-arg", "SOURCE_DATE_EPOCH=context", str(tmp_path))
+    request = make_request(args, {"SOURCE_DATE_EPOCH": "5"}, find_dockerfile(args.context, args.file))
+    assert request.epoch is None
+    assert request.build_args == (("SOURCE_DATE_EPOCH", "context"),)
 
 
 def test_epoch_of_a_build_argument_wins(tmp_path: Path) -> None:
