@@ -20,14 +20,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit code."""
     started = time.time()
     arguments = sys.argv[1:] if argv is None else argv
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_streams()
     try:
         code = _repeat(arguments, os.environ, started) if "build" in arguments[:4] else None
+        if code is not None:
+            return code
+        from castoff.cli.main import main as run
     except KeyboardInterrupt:
         return 130
-    if code is not None:
-        return code
-    from castoff.cli.main import main as run
-
     return run(arguments)
 
 
@@ -61,10 +62,19 @@ def _repeat(arguments: list[str], environ: Mapping[str, str], started: float) ->
         if replay.resolve_mode(record["mode"], sys.stderr, environ) == "quiet":
             sys.stdout.write(record["image_id"] + "\n")
             sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        from castoff.cli.errors import report
+
         _silence(1)
-        return 141
+        return report(error, sys.stderr, environ)
     return 0
+
+
+def _open_streams() -> None:
+    """Open the standard streams that were closed, before a file of the store takes the number of one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (it stays open)
 
 
 def _silence(descriptor: int) -> None:

@@ -12,7 +12,7 @@ from castoff.context.digests import DigestCache
 from castoff.context.ignore import IgnorePatterns
 from castoff.context.local import LocalContext
 from castoff.dockerfile.parser import parse
-from castoff.errors import CastoffError, ContextError, UsageError
+from castoff.errors import CastoffError, ContextError, UnsupportedError, UsageError
 from castoff.events import NullObserver, VertexState, WarningEvent
 from castoff.export.dispatch import Product, check_output, write_output
 from castoff.export.exporter import ImageResult
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from castoff.ops.inputs import BuildInputs
     from castoff.ops.sources import Result
     from castoff.plan.graph import PlanWarning, StageGraph
+    from castoff.sandbox.executor import Executor
+    from castoff.store.session import Session
 
 __all__ = ["PROXIES", "BuildRequest", "BuildResult", "SecretSource", "build"]
 
@@ -78,17 +80,24 @@ class BuildResult:
     inputs: BuildInputs | None = field(default=None, repr=False)
 
 
-def build(request: BuildRequest, observer: Observer | None = None) -> BuildResult:
+def build(
+    request: BuildRequest, observer: Observer | None = None, no_sandbox: UnsupportedError | None = None
+) -> BuildResult:
     """Build an image, put it into the store, and write it to the request's outputs.
 
     Blocks until it is done. Several builds may run at once, in threads or processes, on the same store. On Linux an
     ordinary user must have entered a user namespace before (`castoff.sandbox.userns.enter_user_namespace`).
 
+    Args:
+        request: what to build.
+        observer: told of what happens.
+        no_sandbox: why this process can't make sandboxes; a RUN that is not cached raises it.
+
     Raises:
         CastoffError: the first error; the store is as it was, but for steps that had succeeded.
         KeyboardInterrupt: the process was interrupted; all that ran was ended.
     """
-    return _Build(request, observer or NullObserver()).run()
+    return _Build(request, observer or NullObserver(), no_sandbox).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,8 @@ def _merged(parts: Sequence[_Part], solver: Solver[Result]) -> UnionTree:
 class _Build:
     """One build, from the Dockerfile to the image."""
 
-    def __init__(self, request: BuildRequest, observer: Observer) -> None:
+    def __init__(self, request: BuildRequest, observer: Observer, no_sandbox: UnsupportedError | None) -> None:
+        self._no_sandbox = no_sandbox
         self._request = request
         self._observer = observer
         self._inputs = InputRecorder(time.time_ns())
@@ -143,7 +153,7 @@ class _Build:
             cache = DirectoryCacheStore(f"{store.cache}/records")
             storage = Storage(store, session, snapshotter, cache, userxattr)
             variant = self._variant(plans[0][1].epoch)
-            workspace = Workspace(storage, variant, lambda: ZygoteExecutor(session.new_dir()))
+            workspace = Workspace(storage, variant, lambda: self._start_executor(session))
             try:
                 parts = [self._part(workspace, *plan) for plan in zip(self._platforms, plans, strict=True)]
                 result = self._solve(workspace, parts)
@@ -168,6 +178,11 @@ class _Build:
             f"{platform} " if len(self._platforms) > 1 else "",
         )
         return _Part(platform, graph, GraphVertices(workspace, graph, resolver, options))
+
+    def _start_executor(self, session: Session) -> Executor:
+        if self._no_sandbox is not None:
+            raise self._no_sandbox
+        return ZygoteExecutor(session.new_dir())
 
     def _variant(self, epoch: int | None) -> LayerVariant:
         """Return how layers are made; `epoch` is what the request or the Dockerfile gives."""

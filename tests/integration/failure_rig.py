@@ -1,4 +1,4 @@
-"""Builds that are watched while they run, by what root and an ordinary user start: signals, leftovers, broken stores."""
+"""Builds that are watched while they run: what they say, what a signal does to them, what they leave behind."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import pytest
 from engine_rig import BUSYBOX, Engine, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pytest
 
 PATIENCE = 60.0
 """How long a test waits for what must come; no test waits this long unless it fails."""
@@ -145,9 +146,7 @@ class Bench(Engine):
         """Start castoff on the store."""
         marked = {"CASTOFF_TEST_STEP": self.mark, **(env or {})}
         command = ["--root", self.store, *arguments]
-        return Running(
-            self.account.popen(command, cwd=cwd or self.folder, env=marked, stdout=stdout, stderr=stderr)
-        )
+        return Running(self.account.popen(command, cwd=cwd or self.folder, env=marked, stdout=stdout, stderr=stderr))
 
     def start_build(self, context: str, *arguments: str, tag: str = "t", **options: int) -> Running:
         """Start the build of a context, with plain progress."""
@@ -279,8 +278,6 @@ def peak_memory(process: subprocess.Popen[bytes]) -> int:
     _pid, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_maxrss * 1024
-
-
 
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

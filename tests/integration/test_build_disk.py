@@ -81,7 +81,9 @@ def test_an_export_that_does_not_fit(full_bench: Bench) -> None:
         file.write(bytes(status.f_bavail * status.f_frsize - 6 * MIB))
     try:
         for kind in ("oci", "docker", "tar", "local"):
-            said = elsewhere.refused("build", "--progress=plain", "-o", f"type={kind},dest={place}/out", context, code=6)
+            said = elsewhere.refused(
+                "build", "--progress=plain", "-o", f"type={kind},dest={place}/out", context, code=6
+            )
             assert "there is no space left" in one_sentence(said)
             assert sorted(os.listdir(place)) == ["filler", "store"]
     finally:

@@ -140,8 +140,16 @@ def test_a_file_that_may_not_be_read(request: pytest.FixtureRequest) -> None:
         os.chown(f"{context}/closed", 0, 0)
         said = bench.refused("build", context, code=1)
         assert "closed can't be read" in one_sentence(said).lower()
+        os.mkdir(f"{context}/folder", 0o700)
         bench.write(context, {".dockerignore": "closed\n"})
-        os.chown(f"{context}/closed", 0, 0)
+        for name in ("closed", "folder"):
+            os.chown(f"{context}/{name}", 0, 0)
+        said = bench.refused("build", context, code=1)
+        assert "folder can't be read" in one_sentence(said).lower()
+        assert ".dockerignore" in said.partition("hint: ")[2]
+        bench.write(context, {".dockerignore": "closed\nfolder\n"})
+        for name in ("closed", "folder"):
+            os.chown(f"{context}/{name}", 0, 0)
         bench.good(context)
 
 
@@ -170,7 +178,6 @@ def test_an_unknown_base_says_how_to_get_it(root_bench: Bench) -> None:
     "text",
     [
         "FROM busybox\nUSER nobdy\nRUN true\n",
-        "FROM busybox\nUSER nobdy\nWORKDIR /w\n",
         "FROM busybox\nCOPY --chown=nobdy Dockerfile /\n",
         "FROM busybox\nCOPY --chown=0:nobdy Dockerfile /\n",
     ],
@@ -182,7 +189,7 @@ def test_an_unknown_user(root_bench: Bench, text: str) -> None:
 def test_a_secret_that_is_required(bench: Bench) -> None:
     text = "FROM busybox\nRUN --mount=type=secret,id=tok,required cat /run/secrets/tok\n"
     said = bench.fails(text, code=1)
-    assert "requires the secret 'tok'" in one_sentence(said)
+    assert "secret tok: not found" in one_sentence(said)  # the words of BuildKit, which its cases look for
     assert "--secret id=tok,src=FILE" in said
 
 
@@ -211,3 +218,9 @@ def test_a_failure_leaves_no_image(bench: Bench) -> None:
     bench.fails("FROM busybox\nRUN false\n", "-t", "never", code=1)
     assert "never" not in bench.castoff("images").out
     bench.check_next()
+
+
+@pytest.mark.parametrize("arguments", [["--build-arg", "A=\udcff"], ["--label", "l=\udcff"]])
+def test_values_that_are_no_text(root_bench: Bench, arguments: list[str]) -> None:
+    said = root_bench.fails("FROM busybox\nARG A\nENV A=$A\n", *arguments, code=2)
+    assert "not UTF-8 text" in one_sentence(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -115,10 +116,10 @@ def test_content_of_the_same_size_and_time(bench: Bench, change: Callable[[str],
     assert bench.read("t", f"c/{name}") == b"#####"
 
 
-def make_link(case: Case) -> None:
-    """Put a link in the place of a file."""
-    os.unlink(case.path("d/g"))
-    os.symlink("../f", case.path("d/g"))
+def make_link(case: Case, name: str, target: str) -> None:
+    """Put a link in the place of a file or link."""
+    os.unlink(case.path(name))
+    os.symlink(target, case.path(name))
 
 
 CHANGES: dict[str, Callable[[Case], object]] = {
@@ -127,8 +128,8 @@ CHANGES: dict[str, Callable[[Case], object]] = {
     "folder added": lambda case: os.mkdir(case.path("d/e")),
     "file removed": lambda case: os.unlink(case.path("f")),
     "file renamed": lambda case: os.rename(case.path("f"), case.path("moved")),
-    "file became a link": make_link,
-    "link leads elsewhere": lambda case: (os.unlink(case.path("l")), os.symlink("d/g", case.path("l"))),
+    "file became a link": lambda case: make_link(case, "d/g", "../f"),
+    "link leads elsewhere": lambda case: make_link(case, "l", "d/g"),
     "mode": lambda case: os.chmod(case.path("f"), 0o755),
     "mode of a folder": lambda case: os.chmod(case.path("d"), 0o700),
     "file grew": lambda case: case.bench.write(case.context, {"f": "longer"}),
@@ -376,3 +377,39 @@ def test_a_reader_that_goes_away(root_bench: Bench) -> None:
         process.stderr.close()
         assert process.wait(60) == 128 + signal.SIGPIPE
         assert said == ""
+
+
+def test_a_working_directory_that_is_gone(root_bench: Bench) -> None:
+    case = Case(root_bench, {"f": root_bench.fresh()})
+    gone = os.path.join(root_bench.folder, "gone")
+    os.mkdir(gone)
+    script = f"rmdir {gone}; exec {shlex.join([*root_bench.account.command, '--root', root_bench.store])} build -q "
+    for context, code in ((case.context, 0), (case.context, 0), (".", 1)):
+        os.makedirs(gone, exist_ok=True)
+        done = subprocess.run(["sh", "-c", script + context], cwd=gone, capture_output=True, check=False)
+        assert done.returncode == code
+        assert done.stderr.startswith(b"error: " if code else b"")
+        assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(root_bench: Bench, closed: str) -> None:
+    """No file of the store may take the number of a standard stream, built or repeated."""
+    context = root_bench.context({"Dockerfile": "FROM busybox\nCOPY . /c/\nRUN echo said\n", "f": root_bench.fresh()})
+    command = shlex.join([*root_bench.account.command, "--root", root_bench.store, "build", "-q", "-t", "t", context])
+    for _ in range(3):
+        done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, check=False)
+        assert done.returncode == 0
+        assert done.stderr == b""
+    root_bench.check_next()
+
+
+def test_a_device_that_is_full(root_bench: Bench) -> None:
+    context = root_bench.context({"Dockerfile": COPY_ALL, "f": root_bench.fresh()})
+    command = [*root_bench.account.command, "--root", root_bench.store, "build", "-q", "-t", "t", context]
+    with open("/dev/full", "wb") as full:
+        for _ in range(2):
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+            assert done.returncode == 6
+            assert b"error: no space left on device\n" in done.stderr
+            assert b"Traceback" not in done.stderr

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from castoff.cli.errors import report
 from castoff.cli.session import chosen_mode, enter_namespace, show_progress
-from castoff.errors import CastoffError, ExportError
+from castoff.errors import CastoffError, ExportError, UnsupportedError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -60,10 +60,14 @@ def run(args: Namespace) -> int:
 
     from castoff.builder import build
 
-    enter_namespace(os.environ)
+    refusal: UnsupportedError | None = None
+    try:
+        enter_namespace(os.environ)
+    except UnsupportedError as error:
+        refusal = error  # A build without RUN needs no namespace.
     try:
         with show_progress(mode, started) as observer:
-            result = build(request, observer)
+            result = build(request, observer, refusal)
     except CastoffError as error:
         return report(error, sys.stderr, os.environ, source.read)
     writes = []
@@ -89,10 +93,11 @@ def run(args: Namespace) -> int:
 def metadata(result: BuildResult) -> str:
     """Return the JSON of ``--metadata-file``, with buildx' keys."""
     value: dict[str, object] = {
-        "containerimage.config.digest": str(result.image_id),
         "containerimage.descriptor": result.manifest.to_json(),
         "containerimage.digest": str(result.manifest.digest),
     }
+    if result.image_id != result.manifest.digest:  # else it is an index, which has no config
+        value = {"containerimage.config.digest": str(result.image_id), **value}
     if result.references:
         value["image.name"] = ",".join(str(reference) for reference in result.references)
     return json.dumps(value, indent=2) + "\n"

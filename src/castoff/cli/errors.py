@@ -1,7 +1,8 @@
 """Errors as people see them: one sentence, the place in the source, a hint, and the exit code.
 
 Exit codes: that of the class of a `CastoffError`; 130, 143 and 129 after SIGINT, SIGTERM and SIGHUP; 141 for a closed
-pipe; 6 for a full disk; 1 for other refusals of the operating system; 70 for an error in castoff itself.
+pipe; 6 for a full disk; 2 for a value that is no text; 1 for other refusals of the operating system; 70 for an error
+in castoff itself.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 EXIT_NO_SPACE = 6
 EXIT_REFUSED = 1
+EXIT_USAGE = 2
 EXIT_BUG = 70
 
 _RULE = "-" * 20
@@ -68,6 +70,11 @@ def report(
         return EXIT_BROKEN_PIPE
     if isinstance(error, OSError):
         return _report_os_error(error, out)
+    if isinstance(error, UnicodeEncodeError):
+        # Bytes of the command line or the environment, which Python holds as surrogates, in an image's JSON.
+        near = _one_line(error.object[max(0, error.start - 20) : error.end])
+        out.write(f"error: a value is not UTF-8 text, which is all that images can hold: {near}\n")
+        return EXIT_USAGE
     if isinstance(error, MemoryError):
         out.write("error: out of memory\n")
         return EXIT_REFUSED

@@ -46,7 +46,10 @@ def write_record(
         state: what its progress showed.
         presentation: the mode of progress, and the (path, text) pairs of files that the command line writes.
     """
-    path = verify.record_path(request.store, arguments)
+    try:
+        path = verify.record_path(request.store, arguments)
+    except OSError:  # the current folder is gone
+        return
     inputs = result.inputs
     if inputs is None:
         with contextlib.suppress(OSError):

@@ -34,7 +34,11 @@ def sha256(data: bytes) -> Any:
 
 
 def record_path(store: str, arguments: list[str]) -> str:
-    """Return where the record of a command line, given in the current folder, is kept in a store."""
+    """Return where the record of a command line, given in the current folder, is kept in a store.
+
+    Raises:
+        OSError: the current folder is gone.
+    """
     name = sha256(marshal.dumps((os.getcwd(), arguments), 2)).hexdigest()[:40]
     return f"{store}/cache/{FOLDER}/{name}"
 
@@ -47,8 +51,8 @@ def code_mark() -> tuple[str, int]:
 
 def load(store: str, arguments: list[str], environ: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the record of a command line if nothing has changed since; None where the build must be done."""
-    path = record_path(store, arguments)
     try:
+        path = record_path(store, arguments)
         with open(path, "rb") as file:
             record: dict[str, Any] = marshal.loads(file.read())  # noqa: S302  (the store's own file)
         if record["format"] != FORMAT or record["code"] != code_mark() or record["uid"] != os.getuid():

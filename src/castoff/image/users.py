@@ -10,6 +10,8 @@ from castoff.errors import ContextError
 if TYPE_CHECKING:
     from castoff.fs.union import UnionTree
 
+USER_FILES = (b"etc/passwd", b"etc/group")
+"""Where an image keeps its users and its groups."""
 _LIMIT = 4 << 20
 _MAX_ID = (1 << 32) - 2
 _MAX_DIGITS = 20

@@ -51,12 +51,14 @@ class Forms:
         changes: gives the changes against the parent, where they can be had without a snapshot.
         layers: the compressed layers that are known, by variant; "" is a base's own, whatever the variant.
         set_times: whether a layer made of it has all its times set, not only clamped.
+        present: whether its snapshot is known to exist.
     """
 
     name: str | None = None
     changes: Callable[[], tuple[Change, ...]] | None = None
     layers: Mapping[str, LayerRecord] = field(default_factory=dict)
     set_times: bool = False
+    present: bool = False
 
 
 class FileSystem:
@@ -75,7 +77,7 @@ class FileSystem:
         self._set_times = forms.set_times
         self._lock = threading.RLock()
         self._tree: UnionTree | None = None
-        self._present = False
+        self._present = forms.present
         self._held: tuple[Change, ...] | None = None
         self._progress: VertexProgress | None = None
         self.parent = parent
@@ -292,7 +294,7 @@ def restored(
     name = record.snapshot or None
     if name is not None and not workspace.snapshotter.exists(name):
         name = None
-    forms = Forms(name, changes, record.layers, set_times=changes is not None)
+    forms = Forms(name, changes, record.layers, set_times=changes is not None, present=name is not None)
     result = FileSystem(workspace, parent, key, forms)
     if name is not None or result.known_layer() is not None:
         return result

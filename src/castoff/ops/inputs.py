@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from castoff.context.digests import RACY_NS, Fingerprint
+from castoff.errors import ContextError
+
+_MAX_FILE = 16 << 20
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,15 +72,20 @@ class InputRecorder:
 
         Raises:
             OSError: it is there and can't be read.
+            ContextError: it is not a regular file, or larger than 16 MiB.
         """
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             self._files[path] = None
             return None
-        with os.fdopen(descriptor, "rb") as file:
+        with open(descriptor, "rb") as file:
             fingerprint = Fingerprint.of(os.fstat(descriptor))
-            data = file.read()
+            if not stat.S_ISREG(fingerprint.mode):
+                raise ContextError(f"{path} is not a regular file")
+            data = file.read(_MAX_FILE + 1)
+        if len(data) > _MAX_FILE:
+            raise ContextError(f"{path} has more than {_MAX_FILE >> 20} MiB")
         self._files[path] = fingerprint
         if self._is_young(fingerprint):
             self._digests[os.fsencode(path)] = hashlib.sha256(data).digest()

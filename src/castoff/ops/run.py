@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from castoff.errors import RunError, StepError
-from castoff.image.users import exec_user
 from castoff.ops.filesystem import FileSystem, Forms, restored
 from castoff.ops.runmounts import MountPlan
 from castoff.ops.workspace import DEFAULT_EPOCH
@@ -77,6 +76,11 @@ class RunOp:
         """Return the key: the chain so far, the process, its mounts and the content of those that are bound."""
         del progress
         step, options = self._step, self._options
+        if step.security == "insecure" and "security.insecure" not in options.allowed:
+            # Here, so that a result from the cache wants the same leave.
+            raise StepError(
+                "--security=insecure is not allowed", hint="allow it with castoff build --allow security.insecure"
+            )
         epoch = self._workspace.variant.epoch
         return cache_key(
             "run",
@@ -108,6 +112,7 @@ class RunOp:
         """
         assert key is not None
         workspace, below = self._workspace, _below(inputs)
+        workspace.executor()  # Where there can be none, nothing is written in vain.
         parent = below.snapshot()
         active = workspace.snapshotter.prepare(parent or None)
         try:
@@ -120,7 +125,7 @@ class RunOp:
         except BaseException:
             workspace.snapshotter.discard(active)
             raise
-        return FileSystem(workspace, below, key, Forms(name))
+        return FileSystem(workspace, below, key, Forms(name, present=True))
 
     def record(self, result: Result) -> CacheRecord | None:
         """Return what to remember."""
@@ -129,11 +134,7 @@ class RunOp:
 
     def _spec(self, root: RootSpec, below: FileSystem, mounts: MountPlan, stack: contextlib.ExitStack) -> ProcessSpec:
         step, options = self._step, self._options
-        if step.security == "insecure" and "security.insecure" not in options.allowed:
-            raise StepError(
-                "--security=insecure is not allowed", hint="allow it with castoff build --allow security.insecure"
-            )
-        user = exec_user(below.tree(), step.user)
+        user = self._workspace.exec_user(below.tree(), step.user)
         prepared = mounts.prepare(stack, options.secrets or {})
         env = dict(item.partition("=")[::2] for item in (*step.proxy_env, *step.env))
         env.setdefault("HOME", user.home or "/")

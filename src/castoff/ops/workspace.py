@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from castoff.errors import SandboxError
+from castoff.image.users import USER_FILES, exec_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from castoff.fs.union import UnionTree
+    from castoff.image.users import ExecUser
     from castoff.layer.compression import Compression
     from castoff.sandbox.executor import Executor
     from castoff.snapshot.snapshotter import Snapshotter
@@ -69,9 +72,25 @@ class Workspace:
         self.userxattr = storage.userxattr
         self.variant = variant
         self._start_executor = start_executor
+        self._users: dict[tuple[bytes | None, bytes | None, str], ExecUser] = {}
         self._executor: Executor | None = None
         self._closed = False
         self._lock = threading.Lock()
+
+    def exec_user(self, tree: UnionTree, text: str) -> ExecUser:
+        """Return who a process runs as under ``USER text``; most steps of a build ask the same files.
+
+        Raises:
+            ContextError: the image has no such user or group.
+        """
+        sources = [entry.source if (entry := tree.lstat(tree.resolve(path))) else None for path in USER_FILES]
+        key = (sources[0], sources[1], text)
+        if None in sources:
+            return exec_user(tree, text)
+        user = self._users.get(key)
+        if user is None:
+            user = self._users[key] = exec_user(tree, text)
+        return user
 
     def executor(self) -> Executor:
         """Return the executor, which is started the first time that a step wants it.

@@ -64,10 +64,15 @@ class TargetMaker:
         replaced = self._in_upper(relative)
         self._note_copies(parent.lstrip("/"))
         path = os.path.join(parent, name)
-        if is_folder:
-            os.mkdir(path, 0o755)
-        else:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        try:
+            if is_folder:
+                os.mkdir(path, 0o755)
+            else:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        except FileExistsError:
+            # It is in a cache that another step mounts at this moment, and that step made it first.
+            self.ensure(path, is_folder)
+            return
         made = self._in_upper(relative)
         if made is not None:  # else it is in another mount, of which the sandbox was given the writing
             was_whiteout = replaced is not None and stat.S_ISCHR(replaced.st_mode)

@@ -65,6 +65,7 @@ class OverlaySnapshotter:
         # Committed snapshots never change, so that what was read of one holds while it exists.
         self._parents: dict[str, str | None] = {}
         self._layers: dict[str, DirectoryLayer] = {}
+        self._whole: set[str] = set()
 
     def prepare(self, parent: str | None) -> ActiveSnapshot:
         """Begin a snapshot on top of a committed one, with the owner and mode of its root directory.
@@ -98,7 +99,7 @@ class OverlaySnapshotter:
         name = name or _random_name()
         target = self._folder(name)
         try:
-            _remove_tree(active.work)
+            _remove_work(active.work)
             with open(os.path.join(active.key, "parent"), "w", encoding="ascii") as file:
                 file.write(active.parent or "")
             try:
@@ -145,16 +146,20 @@ class OverlaySnapshotter:
         return parent
 
     def exists(self, name: str) -> bool:
-        """Tell whether a committed snapshot and all its parents are there now."""
-        seen = 0
+        """Tell whether a committed snapshot and all its parents are there.
+
+        The snapshot itself is looked for each time; parents that were found once are not looked for again.
+        """
+        walked: list[str] = []
         current: str | None = name
-        while current is not None:
+        while current is not None and not (walked and current in self._whole):
             text = self._read_parent(current)
-            seen += 1
-            if text is None or seen > MAX_DEPTH or not os.path.isdir(self._directory(current)):
+            walked.append(current)
+            if text is None or len(walked) > MAX_DEPTH or not os.path.isdir(self._directory(current)):
                 self._forget(current)
                 return False
             current = text or None
+        self._whole.update(walked)
         return True
 
     def tree(self, name: str | None) -> UnionTree:
@@ -234,6 +239,7 @@ class OverlaySnapshotter:
         return layer
 
     def _forget(self, name: str) -> None:
+        self._whole.clear()
         self._parents.pop(name, None)
         self._layers.pop(name, None)
 
@@ -266,6 +272,16 @@ class OverlaySnapshotter:
         owner = self._ownership(lower).of(b"", status)
         self._ownership(upper).set_(b"", os.fsencode(upper), owner)
         os.utime(upper, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def _remove_work(work: str) -> None:
+    """Remove overlayfs' work directory, which as a rule holds nothing but the kernel's own empty directories."""
+    try:
+        for part in ("/work/incompat/volatile", "/work/incompat", "/work", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(work + part)
+    except OSError:
+        _remove_tree(work)
 
 
 def _random_name() -> str:

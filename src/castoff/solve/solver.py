@@ -197,6 +197,8 @@ class Solver(Generic[R]):
             self._stopped = self._stopped or self._error is not None
             self._changed.notify_all()
         for thread in self._threads:
+            if not thread.is_alive():
+                continue  # An interrupt may have come before it began; it will find nothing to do.
             if self._stopped:
                 # Its process is dead; reading or unpacking what may be gigabytes is cut short.
                 thread.join(_GRACE)

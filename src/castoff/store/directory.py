@@ -204,7 +204,7 @@ def _version(root: str) -> int | None:
 
 def _has_folders(root: str) -> bool:
     """Tell whether what somebody may have removed to save space is still there."""
-    return os.path.isdir(f"{root}/tmp") and os.path.isdir(f"{root}/blobs/sha256") and os.path.isdir(f"{root}/cache")
+    return all(os.path.isdir(f"{root}/{folder}") for folder in _FOLDERS)
 
 
 def _check_free(root: str) -> None:

@@ -215,7 +215,7 @@ class ImageTable:
         if not found:
             raise BlobNotFoundError(
                 f"no image in the store is {text!r}",
-                hint="castoff images lists them; build, load or pull it first",
+                hint="castoff images lists them; build, load or assemble it first",
             ) from invalid
         return next(iter(found.values()))
 
