@@ -45,7 +45,8 @@ def machine() -> str:
     model = platform.machine()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return f"{len(os.sched_getaffinity(0))} cores ({names[0] if names else model}), Linux {platform.release()}"
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"{len(os.sched_getaffinity(0))} cores ({names[0] if names else model}), Linux {kernel}"
 
 
 def markdown(scenarios: Sequence[Scenario], versions: dict[str, str], results: Results, runs: int) -> str:

@@ -56,11 +56,16 @@ def _repeat(arguments: list[str], environ: Mapping[str, str], started: float) ->
         return None
     try:
         replay.replay(record["events"], record["mode"], sys.stderr, started=started)
+        if record["prints"][1]:
+            sys.stderr.write(record["prints"][1])
     except OSError:
         _silence(2)  # as with a build: that nobody looks on is no failure
     try:
+        text = record["prints"][0]
         if replay.resolve_mode(record["mode"], sys.stderr, environ) == "quiet":
-            sys.stdout.write(record["image_id"] + "\n")
+            text += record["image_id"] + "\n"
+        if text:
+            sys.stdout.write(text)
             sys.stdout.flush()
     except OSError as error:
         from castoff.cli.errors import report

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from castoff.checks import dockerfile_path, ignore_files, plan_request
 from castoff.context.digests import DigestCache
 from castoff.context.ignore import IgnorePatterns
 from castoff.context.local import LocalContext
-from castoff.dockerfile.parser import parse
+from castoff.dockerfile.parser import read
 from castoff.errors import CastoffError, ContextError, UnsupportedError, UsageError
 from castoff.events import NullObserver, VertexState, WarningEvent
+from castoff.export.annotate import Annotations
 from castoff.export.dispatch import Product, check_output, write_output
 from castoff.export.exporter import ImageResult
 from castoff.export.platforms import folder_name, joined_tree, store_index
-from castoff.image.image import StoredImage
+from castoff.fetching import Fetcher, Secrets, gather, is_fetched
+from castoff.image.image import StoredImage, read_document
 from castoff.oci.config import ImageConfig
 from castoff.oci.digest import Digest
+from castoff.oci.manifest import Index
 from castoff.oci.platform import Platform
 from castoff.oci.reference import Reference
+from castoff.ops.buildnotes import NoteStore
 from castoff.ops.compose import compose, timestamp
+from castoff.ops.explain import Explainer
 from castoff.ops.filesystem import FileSystem
 from castoff.ops.inputs import InputRecorder
 from castoff.ops.resolver import StoreResolver
@@ -30,7 +37,7 @@ from castoff.ops.run import RunOptions
 from castoff.ops.stagerecord import write_stage_record
 from castoff.ops.vertices import GraphVertices, VertexOptions
 from castoff.ops.workspace import DEFAULT_EPOCH, LayerVariant, Storage, Workspace
-from castoff.plan.graph import PlanRequest
+from castoff.plan.linting import check
 from castoff.plan.planner import plan
 from castoff.request import PROXIES, BuildRequest, SecretSource
 from castoff.sandbox.userns import current_tier
@@ -44,20 +51,20 @@ from castoff.store.directory import DirectoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from castoff.dockerfile.parser import Dockerfile, DockerfileWarning
+    from castoff.dockerfile.parser import Dockerfile, DockerfileWarning, Reading
     from castoff.events import Observer
+    from castoff.fetching import Gathered
     from castoff.fs.union import UnionTree
     from castoff.image.mutate import DraftImage
     from castoff.oci.descriptor import Descriptor
     from castoff.ops.inputs import BuildInputs
     from castoff.ops.sources import Result
-    from castoff.plan.graph import PlanWarning, StageGraph
+    from castoff.plan.graph import PlanRequest, PlanWarning, StageGraph
     from castoff.sandbox.executor import Executor
+    from castoff.solve.explain import Explanation
     from castoff.store.session import Session
 
 __all__ = ["PROXIES", "BuildRequest", "BuildResult", "SecretSource", "build"]
-
-_MAX_SECRET = 500 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,10 @@ class BuildResult:
 
 
 def build(
-    request: BuildRequest, observer: Observer | None = None, no_sandbox: UnsupportedError | None = None
+    request: BuildRequest,
+    observer: Observer | None = None,
+    no_sandbox: UnsupportedError | None = None,
+    explain: Callable[[Explanation], None] | None = None,
 ) -> BuildResult:
     """Build an image, put it into the store, and write it to the request's outputs.
 
@@ -92,12 +102,14 @@ def build(
         request: what to build.
         observer: told of what happens.
         no_sandbox: why this process can't make sandboxes; a RUN that is not cached raises it.
+        explain: given, for every step, why it will run or that it is cached, as soon as that is known; called from
+            several threads, one at a time. It must return soon and raise nothing.
 
     Raises:
         CastoffError: the first error; the store is as it was, but for steps that had succeeded.
         KeyboardInterrupt: the process was interrupted; all that ran was ended.
     """
-    return _Build(request, observer or NullObserver(), no_sandbox).run()
+    return _Build(request, observer or NullObserver(), no_sandbox, explain).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +131,42 @@ def _merged(parts: Sequence[_Part], solver: Solver[Result]) -> UnionTree:
     return joined_tree(trees) if len(trees) > 1 else trees[0][1]
 
 
+def _subject(request: BuildRequest) -> tuple[str, str, str]:
+    """Return what tells this build from others whose steps are not to be compared with its own."""
+    if is_fetched(request) or not request.context:
+        return request.context, request.dockerfile, request.target
+    lone = request.dockerfile_data is not None
+    dockerfile = "-" if lone else os.path.abspath(dockerfile_path(request))
+    return os.path.abspath(request.context), dockerfile, request.target
+
+
 class _Build:
     """One build, from the Dockerfile to the image."""
 
-    def __init__(self, request: BuildRequest, observer: Observer, no_sandbox: UnsupportedError | None) -> None:
+    def __init__(
+        self,
+        request: BuildRequest,
+        observer: Observer,
+        no_sandbox: UnsupportedError | None,
+        explain: Callable[[Explanation], None] | None,
+    ) -> None:
         self._no_sandbox = no_sandbox
+        self._explain = explain
+        self._subject = _subject(request)
         self._request = request
         self._observer = observer
         self._inputs = InputRecorder(time.time_ns())
-        self._contexts: dict[str, LocalContext] = {}
+        self._contexts: list[LocalContext] = []
+        self._gathered: Gathered | None = None
+        self._ignore: IgnorePatterns | None = None
         self._references = tuple(Reference.parse(tag) for tag in request.tags)
         for output in request.outputs:
             check_output(output)
         self._platforms = tuple(dict.fromkeys(map(Platform.parse, request.platforms))) or (Platform.host(),)
+        self._annotations = Annotations(
+            (*request.annotations, *(item for output in request.outputs for item in output.annotations)),
+            has_index=len(self._platforms) > 1,
+        )
         if len(self._platforms) > 1 and any(output.type == "docker" and output.dest for output in request.outputs):
             raise UsageError(
                 "type=docker holds an image for one platform, and several are to be built",
@@ -140,14 +175,16 @@ class _Build:
 
     def run(self) -> BuildResult:
         """Build."""
-        request = self._request
-        with DirectoryStore.open_(request.store) as store:
+        with DirectoryStore.open_(self._request.store) as store, contextlib.ExitStack() as stack:
             session = store.session()
             generation = store.generation()
-            dockerfile = self._load_dockerfile()
-            plans = [self._plan(platform, dockerfile, store) for platform in self._platforms]
-            self._warn((*dockerfile.warnings, *(warning for _resolver, graph in plans for warning in graph.warnings)))
+            self._sources = Fetcher(self._request, store, self._observer, stack)
+            self._gather()
+            reading = self._load_dockerfile(store)
+            plans = self._plan_all(reading, store)
+            self._warn(warning for _resolver, graph in plans for warning in graph.warnings)
             self._load_ignore_file()
+            self._lint(reading, plans[0][0])
             userxattr = current_tier().userxattr
             snapshotter = OverlaySnapshotter(store.snapshots, session, userxattr=userxattr)
             cache = DirectoryCacheStore(f"{store.cache}/records")
@@ -159,14 +196,44 @@ class _Build:
                 result = self._solve(workspace, parts)
             finally:
                 workspace.close()
-            if len(parts) > 1:
-                return result
-            return replace(result, inputs=self._consulted(store, plans[0][0], result, generation))
+            return replace(result, inputs=self._consulted(store, plans, result, generation))
+
+    def _plan_all(self, reading: Reading, store: DirectoryStore) -> list[tuple[StoreResolver, StageGraph]]:
+        """Plan for each platform; where that fails, what the checks find is told first."""
+        try:
+            return [self._plan(platform, reading.dockerfile, store) for platform in self._platforms]
+        except CastoffError:
+            self._lint(reading, self._resolver(self._platforms[0], store), look_up=False)
+            raise
+
+    def _gather(self) -> None:
+        """Turn a context that has to be fetched or unpacked into a folder."""
+        if is_fetched(self._request):
+            self._gathered = gather(self._request, self._sources.remotes())
+            self._request = self._gathered.request
+
+    def _resolver(self, platform: Platform, store: DirectoryStore) -> StoreResolver:
+        contexts = self._request.build_contexts
+        return StoreResolver(store, contexts, ImageConfig(platform), self._observer, self._sources.folder)
+
+    def _lint(self, reading: Reading, resolver: StoreResolver, *, look_up: bool = True) -> None:
+        """Check the Dockerfile and tell what was found.
+
+        Raises:
+            DockerfileError: the options of checks can't be read; something was found where ``error=true`` is set.
+        """
+        self._warn(reading.dockerfile.warnings)
+        request = self._plan_request(self._platforms[0])
+        result = check(reading, request, resolver, self._ignore, look_up=look_up)
+        for finding in result.findings:
+            self._observer.warning(WarningEvent(finding.detail, finding.rule.name, finding.location))
+        if look_up and (violation := result.violation()) is not None:
+            raise violation
 
     def _plan(
         self, platform: Platform, dockerfile: Dockerfile, store: DirectoryStore
     ) -> tuple[StoreResolver, StageGraph]:
-        resolver = StoreResolver(store, self._request.build_contexts, ImageConfig(platform), self._observer)
+        resolver = self._resolver(platform, store)
         return resolver, plan(dockerfile, self._plan_request(platform), resolver)
 
     def _part(self, workspace: Workspace, platform: Platform, planned: tuple[StoreResolver, StageGraph]) -> _Part:
@@ -176,6 +243,7 @@ class _Build:
             self._request.no_cache,
             self._opener(workspace.store, resolver),
             f"{platform} " if len(self._platforms) > 1 else "",
+            self._sources.remotes,
         )
         return _Part(platform, graph, GraphVertices(workspace, graph, resolver, options))
 
@@ -197,12 +265,15 @@ class _Build:
 
     def _solve(self, workspace: Workspace, parts: Sequence[_Part]) -> BuildResult:
         """Run what is not cached, put the image together, store it, and write the outputs."""
-        solver: Solver[Result] = Solver(workspace.cache, self._observer, workspace.close)
+        explainer = self._explainer(workspace, parts)
+        solver: Solver[Result] = Solver(workspace.cache, self._observer, workspace.close, explainer)
         try:
             solver.solve([part.vertices.target() for part in parts])
         except BaseException:
             solver.flush()  # What succeeded before is cached for the next try.
+            explainer.save(solver.has_result, complete=False)
             raise
+        explainer.save(solver.has_result, complete=True)
         export = self._progress("export", "exporting to image")
         try:
             drafts = [self._compose(workspace, part.graph, part.vertices, solver) for part in parts]
@@ -219,8 +290,16 @@ class _Build:
         export.state(VertexState.DONE)
         return result
 
+    def _explainer(self, workspace: Workspace, parts: Sequence[_Part]) -> Explainer:
+        notes, graphs = NoteStore(workspace.store.cache), [(part.graph, part.vertices) for part in parts]
+        return Explainer(notes, workspace.listings, self._subject, graphs, self._explain)
+
     def _consulted(
-        self, store: DirectoryStore, resolver: StoreResolver, result: BuildResult, generation: int
+        self,
+        store: DirectoryStore,
+        plans: Sequence[tuple[StoreResolver, StageGraph]],
+        result: BuildResult,
+        generation: int,
     ) -> BuildInputs | None:
         """Return all that decided the build; None where the next run must look for itself."""
         request = self._request
@@ -228,19 +307,28 @@ class _Build:
             return None
         if request.no_cache or request.no_cache_filter:
             return None
-        for layout in resolver.layouts:
+        if any(self._sources.must_ask(graph) for _resolver, graph in plans):
+            return None
+        for layout in dict.fromkeys(layout for resolver, _graph in plans for layout in resolver.layouts):
             self._inputs.read(layout)
         self._inputs.read(f"{store.root}/index.json")
         # The list of images was read just now: what it says must still be what the build went by.
-        names = (*resolver.consulted.items(), *((reference, result.manifest) for reference in result.references))
+        names = [item for resolver, _graph in plans for item in resolver.consulted.items()]
+        names += [(reference, result.manifest) for reference in result.references]
         for reference, descriptor in names:
             found = store.images.get(reference)
             if found is None or found.digest != descriptor.digest:
                 return None
-        layers = StoredImage(store.blobs, result.manifest).manifest().layers
-        digests = (*(layer.digest for layer in layers), result.manifest.digest, result.image_id)
+        manifests: tuple[Descriptor, ...] = (result.manifest,)
+        if len(plans) > 1:
+            manifests = Index.parse(read_document(store.blobs, result.manifest)).manifests
+        digests = {result.manifest.digest: None}
+        for descriptor in manifests:
+            manifest = StoredImage(store.blobs, descriptor).manifest()
+            digests |= dict.fromkeys((descriptor.digest, manifest.config.digest))
+            digests |= dict.fromkeys(layer.digest for layer in manifest.layers)
         blobs = [store.blobs.path(digest) for digest in digests]
-        return self._inputs.finish(self._contexts.values(), blobs, generation)
+        return self._inputs.finish(self._contexts, blobs, generation)
 
     def _progress(self, vertex: str, name: str) -> VertexProgress:
         progress = VertexProgress(self._observer, vertex, name)
@@ -249,16 +337,14 @@ class _Build:
 
     def _warn(self, warnings: Iterable[DockerfileWarning | PlanWarning]) -> None:
         for warning in warnings:
-            self._observer.warning(WarningEvent(warning.message, warning.rule, warning.location))
+            if not warning.rule:  # those with a rule are findings of the checks
+                self._observer.warning(WarningEvent(warning.message, "", warning.location))
 
-    def _dockerfile_path(self) -> str:
-        return self._request.dockerfile or os.path.join(self._request.context, "Dockerfile")
-
-    def _load_dockerfile(self) -> Dockerfile:
+    def _load_dockerfile(self, store: DirectoryStore) -> Reading:
         """Read the Dockerfile and parse it."""
         data, name = self._request.dockerfile_data, "Dockerfile"
         if data is None:
-            path = self._dockerfile_path()
+            path = dockerfile_path(self._request)
             name = os.path.basename(path)
             try:
                 data = self._inputs.read(path)
@@ -267,54 +353,41 @@ class _Build:
             if data is None:
                 raise ContextError(f"there is no Dockerfile at {path}", hint="name it with -f")
         progress = self._progress("definition", f"[internal] load build definition from {name}")
-        try:
-            dockerfile = parse(data, name)
-        except CastoffError as error:
-            progress.state(VertexState.FAILED, error.message)
-            raise
+        reading = read(data, name)
+        if reading.error is not None:
+            progress.state(VertexState.FAILED, reading.error.message)
+            self._lint(reading, self._resolver(self._platforms[0], store), look_up=False)
+            raise reading.error
         progress.status("transferring dockerfile:", current=len(data), total=len(data), done=True)
         progress.state(VertexState.DONE)
-        return dockerfile
+        return reading
 
     def _load_ignore_file(self) -> None:
         """Read the Dockerfile's own ignore file, or else the context's."""
         progress = self._progress("ignore", "[internal] load .dockerignore")
         data = b""
-        if self._request.context:
-            candidates = [os.path.join(self._request.context, ".dockerignore")]
-            if self._request.dockerfile_data is None:
-                candidates.insert(0, self._dockerfile_path() + ".dockerignore")
-            for path in candidates:
-                try:
-                    found = self._inputs.read(path)
-                except OSError as error:
-                    raise ContextError(f"{path} can't be read: {error.strerror}") from error
-                if found is not None:
-                    data = found
-                    break
+        if self._gathered is not None:
+            data = self._gathered.ignore or b""
+        for path in ignore_files(self._request) if self._gathered is None else ():
+            try:
+                found = self._inputs.read(path)
+            except OSError as error:
+                raise ContextError(f"{path} can't be read: {error.strerror}") from error
+            if found is not None:
+                data = found
+                break
         self._ignore = IgnorePatterns.parse(data) if data else None
         progress.status("transferring context:", current=len(data), total=len(data), done=True)
         progress.state(VertexState.DONE)
 
     def _plan_request(self, platform: Platform) -> PlanRequest:
-        request = self._request
-        environment = dict(request.environment)
-        build_args: list[tuple[str, str]] = []
-        for key, value in request.build_args:
-            taken = environment.get(key) if value is None else value
-            if taken is not None:
-                build_args.append((key, taken))
-        given = {key for key, _value in build_args}
-        build_args += [(name, environment[name]) for name in PROXIES if name in environment and name not in given]
-        return PlanRequest(
-            target=request.target,
-            build_args=tuple(build_args),
-            labels=request.labels,
-            target_platform=platform if request.platforms else None,
-            show_platform=len(self._platforms) > 1,
-            epoch=request.epoch,
-            no_cache_filter=request.no_cache_filter,
-        )
+        made = plan_request(self._request, platform, show_platform=len(self._platforms) > 1)
+        return replace(made, source_time=self._source_time)
+
+    def _source_time(self, name: str) -> int | None:
+        if name == "context":
+            return self._gathered.modified if self._gathered is not None else None
+        return self._sources.time(name)
 
     def _run_options(self, platform: Platform) -> RunOptions:
         request = self._request
@@ -323,7 +396,8 @@ class _Build:
             hosts=request.add_hosts,
             rlimits=request.ulimits,
             shm_size=request.shm_size,
-            secrets=_Secrets(request.secrets),
+            secrets=Secrets(request.secrets),
+            agents=self._sources.agents(),
             allowed=frozenset(request.allow),
             platform=str(platform),
         )
@@ -338,33 +412,42 @@ class _Build:
                 )
             root = os.path.abspath(root)
             key = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
-            digests = DigestCache(f"{store.cache}/contexts/{key}")
+            # What was unpacked for this build alone will never be looked at again.
+            passing = root.startswith(f"{store.session().path}/")
+            digests = DigestCache(None if passing else f"{store.cache}/contexts/{key}")
             ignore = self._ignore if not name else self._named_ignore(root)
-            context = self._contexts[name] = LocalContext(root, ignore, digests)
+            context = LocalContext(root, ignore, digests)
+            self._contexts.append(context)
             return context
 
         return open_context
 
     def _named_ignore(self, root: str) -> IgnorePatterns | None:
-        data = self._inputs.read(os.path.join(root, ".dockerignore"))
+        data = self._sources.read(root, ".dockerignore")
+        if data is None and not self._sources.has(root):
+            data = self._inputs.read(os.path.join(root, ".dockerignore"))
         return IgnorePatterns.parse(data) if data else None
 
     def _compose(
         self, workspace: Workspace, graph: StageGraph, vertices: GraphVertices, solver: Solver[Result]
     ) -> DraftImage:
-        outputs = self._request.outputs
-        annotations = {item.key: item.value for output in outputs for item in output.annotations}
         created = timestamp(workspace.variant.epoch)
-        return compose(graph, vertices, solver.result, created, tuple(sorted(annotations.items())))
+        annotations = self._annotations.of("manifest", graph.target.platform)
+        return compose(graph, vertices, solver.result, created, annotations)
 
     def _store_image(self, workspace: Workspace, drafts: Sequence[DraftImage], export: VertexProgress) -> BuildResult:
         """Write the documents and the tags; of several platforms' images an index, whose digest stands for all."""
         store = workspace.store
-        manifests = [draft.store(store.blobs, draft.config.platform) for draft in drafts]
+        manifests = []
+        for draft in drafts:
+            stored = draft.store(store.blobs, draft.config.platform)
+            own = self._annotations.of("manifest-descriptor", draft.config.platform)
+            manifests.append(replace(stored, annotations=own))
         image_id = Digest.of(drafts[0].config.to_bytes())
         manifest = manifests[0]
         if len(manifests) > 1:
-            manifest = store_index(store.blobs, manifests)
+            index = store_index(store.blobs, manifests, self._annotations.of("index"))
+            manifest = replace(index, annotations=self._annotations.of("index-descriptor"))
             image_id = manifest.digest
         export.status(f"writing image {image_id}", done=True)
         names = [Reference.parse(name) for output in self._request.outputs for name in output.names]
@@ -392,30 +475,3 @@ class _Build:
             report = write_output(output, product, self._observer, export.vertex)
             for phrase in report.skipped if report is not None else ():
                 self._observer.warning(WarningEvent(f"{output.dest}: {phrase}"))
-
-
-class _Secrets:
-    """The secrets of a request by id, each read when a step asks for it."""
-
-    def __init__(self, sources: Iterable[SecretSource]) -> None:
-        self._sources = {source.id: source for source in sources}
-
-    def get(self, name: str) -> bytes | None:
-        """Return the content of a secret; None where it was not given.
-
-        Raises:
-            ContextError: its file can't be read, or is larger than 500 KiB.
-        """
-        source = self._sources.get(name)
-        if source is None:
-            return None
-        if source.path is None:
-            return source.value
-        try:
-            with open(source.path, "rb") as file:
-                data = file.read(_MAX_SECRET + 1)
-        except OSError as error:
-            raise ContextError(f"the secret {name} can't be read from {source.path}: {error.strerror}") from error
-        if len(data) > _MAX_SECRET:
-            raise ContextError(f"the secret {name} has more than {_MAX_SECRET >> 10} KiB")
-        return data

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from castoff.export.parse import OutputSpec
+    from collections.abc import Callable
+
+    from castoff.export.parse import Annotation, OutputSpec
+    from castoff.layer.tarreader import Readable
 
 PROXIES = tuple(
     name
@@ -29,20 +32,33 @@ class SecretSource:
 
 
 @dataclass(frozen=True, slots=True)
+class SshSource:
+    """An ssh agent that steps may use: its id, and host paths of one agent's socket, or of key files."""
+
+    id: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BuildRequest:
     """All that one build is asked to do; every value as the command line gives it.
 
     Attributes:
         store: folder of the store.
-        context: folder of the build context; "" for none (a lone Dockerfile).
+        context: folder of the build context, or the URL of an archive, a Dockerfile or a git repository; "" for none
+            (a lone Dockerfile, or `context_stream`).
+        context_stream: a tar archive that is the build context, compressed or not, to be read once.
         dockerfile: host path of the Dockerfile; "" for the one in the context. Ignored where `dockerfile_data` is set.
+            A relative one counts from the context where that has to be fetched.
         dockerfile_data: the Dockerfile itself, where it came on standard input.
         tags: references to give to the image.
         target: name or number of the stage to build; "" for the last one.
         build_args: pairs of ``--build-arg``; a value of None takes it from `environment`.
         build_contexts: pairs of ``--build-context``.
         labels: pairs of ``--label``.
+        annotations: those of ``--annotation``.
         secrets: sources of ``--secret``.
+        ssh: sources of ``--ssh``.
         no_cache: run every step anew.
         no_cache_filter: names of the stages whose steps run anew.
         platforms: platforms to build for; empty for this machine's.
@@ -55,6 +71,7 @@ class BuildRequest:
         epoch: seconds that clamp the times in the image; None for castoff's default.
         reproducible: False keeps the times that files have.
         environment: the caller's environment, for proxies and secrets; nothing else of it is used.
+        on_dockerfile: given the Dockerfile of a context that had to be fetched, for messages that show its lines.
         stdout: standard output, for outputs with ``dest=-``.
     """
 
@@ -67,7 +84,9 @@ class BuildRequest:
     build_args: tuple[tuple[str, str | None], ...] = ()
     build_contexts: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[Annotation, ...] = ()
     secrets: tuple[SecretSource, ...] = ()
+    ssh: tuple[SshSource, ...] = ()
     no_cache: bool = False
     no_cache_filter: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
@@ -80,4 +99,6 @@ class BuildRequest:
     epoch: int | None = None
     reproducible: bool = True
     environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    context_stream: Readable | None = field(default=None, repr=False, compare=False)
+    on_dockerfile: Callable[[bytes], None] | None = field(default=None, repr=False, compare=False)
     stdout: BinaryIO | None = field(default=None, repr=False, compare=False)

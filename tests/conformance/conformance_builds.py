@@ -116,6 +116,10 @@ class IntegrationRunner:
             pytest.skip("the case needs a server of its own (registry, HTTP, git or ssh)")
         if case["name"] in self._replay.SOCKETS:
             pytest.skip("the case needs a socket in the context")
+        return self.run_steps(case)
+
+    def run_steps(self, case: Case) -> list[str]:
+        """Run the steps of a case, whatever it needs, and return what is wrong with it."""
         bad: list[str] = []
         with work_folder() as work, contextlib.ExitStack() as stack:
             port = LOCAL_PORT.search(case["steps"][0].get("dockerfile") or "")
@@ -124,6 +128,11 @@ class IntegrationRunner:
             for number, step in enumerate(case["steps"]):
                 bad += self._step(step, f"{work}/{number}")
         return bad
+
+    def build(self, step: Case, folders: dict[str, str], work: str) -> tuple[int, str, dict[str, str], bool]:
+        """Build one step; return the exit code, the log, the outputs, and whether something was made."""
+        done: tuple[int, str, dict[str, str], bool] = self._builder.build(step, folders, work)
+        return done
 
     def _step(self, step: Case, work: str) -> list[str]:
         replay = self._replay
@@ -136,7 +145,7 @@ class IntegrationRunner:
                 else:
                     folders[name] = f"{work}/m-" + re.sub(r"\W", "_", name)
                     replay.lay(mount["tree"], folders[name])
-            code, log, outs, made = self._builder.build(step, folders, work)
+            code, log, outs, made = self.build(step, folders, work)
         except replay.NotDrivable as error:
             pytest.skip(f"no command line says it: {error}")
         bad = replay.judge(step, code, log, outs, made, True)

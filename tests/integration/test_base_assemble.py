@@ -152,7 +152,7 @@ def _tree(store: str, manifest: str) -> dict[str, tuple[str, int, int, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["static", "golang-1.22"])
+@pytest.mark.parametrize("name", ["static", "golang-1.22", "python-3.11", "python-3.11-runtime"])
 def test_committed_locks_belong_to_their_recipes(name: str) -> None:
     recipe = str(BASES / f"{name}.toml")
     path = locked_path(recipe)

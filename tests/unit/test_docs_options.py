@@ -105,7 +105,19 @@ def test_hidden_options_are_told_of(verb: str, page: str) -> None:
 
 def test_options_of_the_other_verbs_are_somewhere() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for verb in ("base assemble", "base lock", "doctor", "size", "save", "images", "rmi", "inspect", "load"):
+    for verb in (
+        "base assemble",
+        "base lock",
+        "doctor",
+        "size",
+        "save",
+        "images",
+        "rmi",
+        "inspect",
+        "load",
+        "audit",
+        "prune",
+    ):
         assert {name for name in listed(verb) if name.startswith("--") and name not in text} <= {
             "--all",
             "--help",

@@ -94,8 +94,14 @@ class Archive:
             DigestMismatchError: an index is not the one that was signed.
             UnsupportedError: gpgv or the keyring is missing.
         """
+        urls = self.mirrors.urls(archive, suite)
+        if not urls:
+            raise RegistryError(
+                f"this machine's apt settings name no mirror of the suite {suite}",
+                hint=f"name one with --mirror {archive}=URL or in CASTOFF_MIRROR",
+            )
         errors: list[CastoffError] = []
-        for url in self.mirrors.urls(archive, suite):
+        for url in urls:
             try:
                 return self._indexes_from(url, archive, suite, components, architecture)
             except (RegistryError, DigestMismatchError) as error:

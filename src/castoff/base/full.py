@@ -20,6 +20,7 @@ from castoff.base.distroless import (
     unpack_package,
     user_lines,
 )
+from castoff.base.mirrors import DEBIAN
 from castoff.base.resolve import parse_relations
 from castoff.base.rootfolder import RootFolder, bind
 from castoff.base.roottree import RootTree, compile_pattern, merge_usr
@@ -237,9 +238,9 @@ def _write_apt(tree: RootTree, recipe: Recipe) -> None:
     """Write apt's sources, those of Debian itself, and settings for images."""
     stanzas = []
     suites = [recipe.suite] + [f"{recipe.suite}-updates"] * ("updates" in recipe.pockets)
-    stanzas.append(("http://deb." + "debian.org/debian", " ".join(suites)))
+    stanzas.append((f"http://deb.{DEBIAN}/debian", " ".join(suites)))
     if "security" in recipe.pockets:
-        stanzas.append(("http://deb." + "debian.org/debian-security", f"{recipe.suite}-security"))
+        stanzas.append((f"http://deb.{DEBIAN}/debian-security", f"{recipe.suite}-security"))
     text = "\n".join(
         f"Types: deb\nURIs: {uri}\nSuites: {names}\nComponents: {' '.join(recipe.components)}\n"
         "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"

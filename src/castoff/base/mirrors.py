@@ -1,4 +1,4 @@
-"""Where an archive may be found: what the caller says, the machine's apt settings, Debian's own address.
+"""Where an archive may be found: what the caller says, else the machine's apt settings.
 
 Nothing here is trusted: whatever a mirror serves is verified by signature and SHA256, so a wrong address can only fail.
 """
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from castoff.base.lockfile import ARCHIVES
 from castoff.errors import UsageError
 
-DEFAULT_HOST = "http://deb." + "debian.org"
-SNAPSHOT_HOST = "http://snapshot.debian.org/archive"
+DEBIAN = "debian.org"
+"""The domain of the Debian project."""
+SNAPSHOT_HOST = f"http://snapshot.{DEBIAN}/archive"
 _LIST_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<uri>\S+)\s+(?P<suite>\S+)(?:\s+(?P<rest>.*))?")
 
 
@@ -46,8 +47,7 @@ class Mirrors:
         given = tuple(url for name, url in self.given if name == archive)
         if given:
             return given
-        apt = tuple(dict.fromkeys(source.uri for source in self.apt if suite in source.suites))
-        return (*apt, f"{DEFAULT_HOST}/{archive}") if f"{DEFAULT_HOST}/{archive}" not in apt else apt
+        return tuple(dict.fromkeys(source.uri for source in self.apt if suite in source.suites))
 
     def snapshots(self, archive: str, stamps: Sequence[str]) -> tuple[str, ...]:
         """Return the URLs of an archive's roots as they were at some times of the form ``20260131T120000Z``."""

@@ -36,7 +36,7 @@ def add_sources(parser: Parser) -> None:
     parser.many(
         "--mirror",
         metavar="[ARCHIVE=]URL",
-        text=f"take packages from here (else ${MIRROR_VARIABLE}, else the machine's apt settings, else Debian's own)",
+        text=f"take packages from here (else ${MIRROR_VARIABLE}, else the machine's apt settings)",
     )
     parser.one("--keyring", metavar="FILE", text="the OpenPGP keys that an archive may be signed with")
 

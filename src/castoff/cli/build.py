@@ -6,27 +6,39 @@ import json
 import os
 import sys
 import time
+from argparse import SUPPRESS
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from castoff.cli.errors import report
+from castoff.cli.explain import FORMS as EXPLAIN_FORMS
+from castoff.cli.explain import ExplanationPrinter
 from castoff.cli.session import chosen_mode, enter_namespace, show_progress
-from castoff.errors import CastoffError, ExportError, UnsupportedError
+from castoff.errors import CastoffError, ExportError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from castoff.builder import BuildResult
+    from castoff.cli.build_request import DockerfileSource
     from castoff.cli.parser import Parser
+    from castoff.request import BuildRequest
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare the options of `castoff build`, which are those of `docker buildx build`."""
-    parser.add_argument("context", metavar="PATH", help="folder of the build context, or - for a Dockerfile on stdin")
+    parser.add_argument("context", metavar="PATH", help="folder, URL or git repository of the context, or - for stdin")
     parser.many("--add-host", metavar="HOST:IP", text="add a line to the steps' /etc/hosts")
     parser.many("--allow", metavar="NAME", text="allow security.insecure, for RUN --security=insecure")
+    parser.many("--annotation", metavar="[LEVEL:]KEY=VALUE", text="annotate the manifest, or what the levels name")
     parser.many("--build-arg", metavar="KEY=VALUE", text="set an ARG (KEY alone takes it from the environment)")
-    parser.many("--build-context", metavar="NAME=VALUE", text="name a folder, docker-image://REF or oci-layout://DIR")
+    parser.many(
+        "--build-context", metavar="NAME=VALUE", text="name a folder, URL, docker-image://REF or oci-layout://DIR"
+    )
+    parser.one("--call", metavar="METHOD", text="build, check, outline or targets, with ,format=json for JSON")
+    parser.flag("--check", text="check the Dockerfile and build nothing: --call=check")
+    parser.one("--cgroup-parent", metavar="CGROUP", text=SUPPRESS)
+    parser.form("--explain", *EXPLAIN_FORMS, text="tell why each step ran; --explain=json as JSON on standard output")
     parser.one("-f", "--file", metavar="FILE", text="the Dockerfile (default: PATH/Dockerfile; - for stdin)")
     parser.one("--iidfile", metavar="FILE", text="write the image id to a file")
     parser.many("--label", metavar="KEY=VALUE", text="set a label of the image")
@@ -43,6 +55,7 @@ def add_arguments(parser: Parser) -> None:
     parser.flag("--reproducible", text="make equal images of equal input; =false keeps times", default=True)
     parser.many("--secret", metavar="SPEC", text="give a secret: id=NAME,src=FILE or id=NAME,env=VARIABLE")
     parser.one("--shm-size", metavar="SIZE", text="size of the steps' /dev/shm, such as 64m")
+    parser.many("--ssh", metavar="ID[=PATHS]", text="give an ssh agent: default, ID=SOCKET or ID=KEY[,KEY...]")
     parser.many("-t", "--tag", metavar="REF", text="give the image a reference")
     parser.one("--target", metavar="STAGE", text="build this stage")
     parser.many("--ulimit", metavar="NAME=SOFT[:HARD]", text="set a resource limit of the steps")
@@ -55,8 +68,13 @@ def run(args: Namespace) -> int:
 
     from castoff.cli.build_request import find_dockerfile, make_request
 
-    source = find_dockerfile(args.context, args.file)
+    source = find_dockerfile(args.context, args.file, fetch=True)
     request = make_request(args, os.environ, source)
+    if args.call or args.check:
+        code = _called(args, request, source)
+        if code is not None:
+            return code
+    explaining = _explaining(args.explain, mode, request)
 
     from castoff.builder import build
 
@@ -67,8 +85,9 @@ def run(args: Namespace) -> int:
         refusal = error  # A build without RUN needs no namespace.
     try:
         with show_progress(mode, started) as observer:
-            result = build(request, observer, refusal)
+            result = build(request, observer, refusal, explaining.sink)
     except CastoffError as error:
+        explaining.print_()
         return report(error, sys.stderr, os.environ, source.read)
     writes = []
     if args.iidfile:
@@ -80,14 +99,56 @@ def run(args: Namespace) -> int:
 
     from castoff.cli.noop import write_record
 
-    if request.dockerfile_data is not None:
+    if request.dockerfile_data is not None or request.context_stream is not None:
         # The next run's standard input may be another, and the fast path does not read it.
         result = replace(result, inputs=None)
     shown = "quiet" if args.quiet else args.progress
-    write_record(args.command_line, request, result, observer.state, (shown, writes))
+    repeated = explaining.repeated(result.inputs) if result.inputs is not None else ("", "")
+    write_record(args.command_line, request, result, observer.state, (shown, writes), repeated)
+    explaining.print_()
     if mode == "quiet" and all(output.dest != "-" for output in request.outputs):
         sys.stdout.write(f"{result.image_id}\n")
+    if os.environ.get("CASTOFF_KEEP_STORAGE"):
+        from castoff.cli.prune import keep_limit
+
+        keep_limit(args, os.environ)
     return 0
+
+
+def _called(args: Namespace, request: BuildRequest, source: DockerfileSource) -> int | None:
+    """Do what ``--call`` and ``--check`` ask for, and return the exit code; None where that is to build.
+
+    Raises:
+        UsageError: they can't be read, or say different things.
+    """
+    from castoff.cli.call import Call, answer
+
+    call = Call.parse(args.call or "check")
+    if args.check and call.method != "check":
+        raise UsageError(f"--check and --call={args.call} ask for different things")
+    if call.method == "build":
+        return None
+    try:
+        from castoff.fetching import fetched_dockerfile
+
+        with fetched_dockerfile(request) as local:
+            return answer(call, local)
+    except CastoffError as error:
+        return report(error, sys.stderr, os.environ, source.read)
+
+
+def _explaining(form: str, mode: str, request: BuildRequest) -> ExplanationPrinter:
+    """Return what prints the explanation.
+
+    Raises:
+        UsageError: something else is to go to standard output too.
+    """
+    if form == "json":
+        if mode == "quiet":
+            raise UsageError("--explain=json and the image id would both go to standard output", hint="use --iidfile")
+        if any(output.dest == "-" for output in request.outputs):
+            raise UsageError("--explain=json and the image would both go to standard output", hint="give dest=FILE")
+    return ExplanationPrinter(form)
 
 
 def metadata(result: BuildResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,14 +18,18 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
 
-    from castoff.export.parse import OutputSpec
-    from castoff.request import BuildRequest, SecretSource
+    from castoff.export.parse import Annotation, OutputSpec
+    from castoff.layer.tarreader import Readable
+    from castoff.request import BuildRequest, SecretSource, SshSource
 
 _MAX_DOCKERFILE = 16 << 20
 _TAR_MAGIC_AT = 257
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
 _REMOTE = ("http://", "https://", "git://", "git@", "github.com/", "ssh://")
+_SCP = re.compile(r"[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:.+")
 _NETWORKS = ("default", "host", "none")
+_HOST = "127.0.0.1"
+"""Where a step finds the machine that builds, whose network it has."""
 _ENTITLEMENTS = ("network.host", "security.insecure")
 
 
@@ -35,15 +40,21 @@ class DockerfileSource:
     Attributes:
         path: host path of the file; "" where `data` holds it.
         data: what came on standard input; None for a file.
-        context: folder of the build context; "" for none.
+        context: folder of the build context, or the URL to fetch it from; "" for none.
+        stream: the archive on standard input that is the context; None for none.
+        fetched: takes the Dockerfile of a context that has to be fetched or unpacked.
     """
 
     path: str
     data: bytes | None = field(repr=False)
     context: str
+    stream: Readable | None = field(default=None, repr=False)
+    fetched: list[bytes] = field(default_factory=list, repr=False)
 
     def read(self, name: str) -> bytes | None:
         """Return the text of the source that messages call `name`, for an excerpt; None where it can't be had."""
+        if self.fetched:
+            return self.fetched[-1]
         if self.data is not None:
             return self.data
         if os.path.basename(name) == os.path.basename(self.path):
@@ -51,22 +62,32 @@ class DockerfileSource:
         return read_host_file(name)
 
 
-def find_dockerfile(context: str, file: str) -> DockerfileSource:
+def is_remote(context: str) -> bool:
+    """Say whether a build context has to be fetched."""
+    return context.startswith(_REMOTE) or (_SCP.match(context) is not None and not os.path.exists(context))
+
+
+def find_dockerfile(context: str, file: str, *, fetch: bool = False) -> DockerfileSource:
     """Return where the Dockerfile is; one on standard input is read.
+
+    Args:
+        context: the argument of the command line.
+        file: the value of ``-f``.
+        fetch: whether the context may be a URL, a git repository, or an archive on standard input.
 
     Raises:
         UsageError: the context, or the two together, make no sense.
         ContextError: the folder or the file is not there.
     """
-    if context.startswith(_REMOTE):
-        raise UsageError(
-            f"{context} is a remote context, which castoff does not fetch",
-            hint="clone or download it, and build the folder",
-        )
+    if is_remote(context):
+        if not fetch:
+            raise UsageError(
+                f"{context} is a remote context, which only castoff build fetches",
+                hint="clone or download it, and name the folder",
+            )
+        return DockerfileSource("" if file == "-" else file, _read_stdin() if file == "-" else None, context)
     if context == "-":
-        if file not in ("", "-"):
-            raise UsageError("-f needs a folder as the context; with - the Dockerfile itself is on standard input")
-        return DockerfileSource("", _read_stdin(), "")
+        return _on_stdin(file, fetch=fetch)
     if not os.path.isdir(context):
         if os.path.exists(context):
             raise ContextError(
@@ -84,18 +105,38 @@ def find_dockerfile(context: str, file: str) -> DockerfileSource:
     return DockerfileSource(path, None, context)
 
 
-def _read_stdin() -> bytes:
+def _on_stdin(file: str, *, fetch: bool) -> DockerfileSource:
+    """Return what is on standard input: an archive that is the context, or a lone Dockerfile."""
+    from castoff.context.archive import Peeked
+
+    stream = Peeked(_stdin())
+    if fetch and file != "-" and stream.is_archive:
+        return DockerfileSource(file, None, "", stream)
+    if file not in ("", "-"):
+        raise UsageError("-f needs a folder as the context; with - the Dockerfile itself is on standard input")
+    return DockerfileSource("", _read_stdin(stream), "")
+
+
+def _stdin() -> Readable:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("standard input is a terminal, and a Dockerfile is to come from it", hint="redirect it")
-    data = sys.stdin.buffer.read(_MAX_DOCKERFILE + 1)
+    return sys.stdin.buffer
+
+
+def _read_stdin(stream: Readable | None = None) -> bytes:
+    """Return the Dockerfile on standard input, of which `stream` may hold the beginning."""
+    stream = stream or _stdin()
+    data = bytearray()
+    while len(data) <= _MAX_DOCKERFILE and (block := stream.read(_MAX_DOCKERFILE + 1 - len(data))):
+        data += block
     if data.startswith(_COMPRESSED) or data[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar":
         raise UsageError(
             "an archive came on standard input, where castoff reads a Dockerfile",
-            hint="unpack it, and build the folder",
+            hint="give it as the context: castoff build -f FILE-IN-IT - <ARCHIVE",
         )
     if len(data) > _MAX_DOCKERFILE:
         raise ContextError(f"the Dockerfile on standard input has more than {_MAX_DOCKERFILE >> 20} MiB")
-    return data
+    return bytes(data)
 
 
 def make_request(args: Namespace, environ: Mapping[str, str], source: DockerfileSource) -> BuildRequest:
@@ -113,6 +154,11 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         raise UsageError(
             "--pull asks a registry, and this castoff reads none",
             hint="load a newer base (castoff load), assemble it (castoff base assemble), or give it by --build-context",
+        )
+    if args.cgroup_parent:
+        raise UsageError(
+            "--cgroup-parent can't be done: steps run in the cgroup of castoff itself",
+            hint="start castoff in the cgroup that is to hold them, such as with systemd-run --scope -p MemoryMax=2G",
         )
     if args.network not in _NETWORKS:
         raise UsageError(f"--network has no mode {args.network!r}", hint=f"there are {', '.join(_NETWORKS)}")
@@ -137,19 +183,23 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         build_args=build_args,
         build_contexts=tuple(values.pair(text, "--build-context") for text in args.build_context),
         labels=tuple(_label(text) for text in args.label),
+        annotations=_annotations(args.annotation),
         secrets=tuple(secret_source(text, environ) for text in args.secret),
+        ssh=tuple(ssh_source(text, environ) for text in args.ssh),
         no_cache=args.no_cache,
         no_cache_filter=values.split_commas(args.no_cache_filter),
         platforms=platforms,
         outputs=outputs,
         network=args.network,
         allow=tuple(args.allow),
-        add_hosts=tuple(values.host_entry(text) for text in args.add_host),
+        add_hosts=tuple(values.host_entry(text, _HOST) for text in args.add_host),
         ulimits=tuple(values.ulimit(text) for text in args.ulimit),
         shm_size=values.byte_size(args.shm_size, "--shm-size") if args.shm_size else 0,
         epoch=_epoch(build_args, environ),
         reproducible=args.reproducible,
         environment=tuple(environ.items()),
+        context_stream=source.stream,
+        on_dockerfile=source.fetched.append,
         stdout=sys.stdout.buffer if any(output.dest == "-" for output in outputs) else None,
     )
 
@@ -157,6 +207,14 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
 def _label(text: str) -> tuple[str, str]:
     key, value = values.optional_pair(text, "--label")
     return key, value or ""
+
+
+def _annotations(texts: list[str]) -> tuple[Annotation, ...]:
+    if not texts:
+        return ()
+    from castoff.export.parse import parse_annotations
+
+    return tuple(item for text in texts for item in parse_annotations(text))
 
 
 def _outputs(args: Namespace) -> tuple[OutputSpec, ...]:
@@ -180,6 +238,38 @@ def _epoch(build_args: tuple[tuple[str, str | None], ...], environ: Mapping[str,
     if given and not given[-1].isdigit():
         return None
     return source_epoch(given[-1] if given else environ.get(name, ""))
+
+
+def ssh_source(text: str, environ: Mapping[str, str]) -> SshSource:
+    """Return the source of an ssh agent: ``default``, or ``ID=SOCKET`` or ``ID=KEY[,KEY…]``.
+
+    With an id alone it is the agent that SSH_AUTH_SOCK names.
+
+    Raises:
+        UsageError: it is not well formed, or the socket or a key is not there.
+    """
+    from castoff.request import SshSource
+
+    name, mark, value = text.partition("=")
+    if not name:
+        raise UsageError(f"--ssh {text!r} has no id", hint="write --ssh default, or --ssh ID=SOCKET")
+    paths = tuple(path for path in value.split(",") if path)
+    if mark and not paths:
+        raise UsageError(f"--ssh {text!r} names neither a socket nor a key")
+    if not paths:
+        agent = environ.get("SSH_AUTH_SOCK", "")
+        if not agent:
+            raise UsageError(
+                f"--ssh {name}: SSH_AUTH_SOCK names no agent",
+                hint="start one (ssh-agent), or give a key: --ssh ID=FILE",
+            )
+        paths = (agent,)
+    for path in paths:
+        if not os.path.exists(path):
+            raise UsageError(f"--ssh {name}: there is nothing at {path}")
+        if os.path.isdir(path):
+            raise UsageError(f"--ssh {name}: {path} is a folder", hint="give the socket of an agent, or key files")
+    return SshSource(name, tuple(map(os.path.abspath, paths)))
 
 
 def secret_source(text: str, environ: Mapping[str, str]) -> SecretSource:

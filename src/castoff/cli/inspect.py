@@ -1,4 +1,4 @@
-"""castoff inspect: all that is known of images, as JSON."""
+"""castoff inspect: all that is known of containers and images, as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _ACTION = re.compile(r"\{\{\s*(json\s+)?((?:\.[A-Za-z_]\w*)+|\.)\s*\}\}")
 
 def add_arguments(parser: Parser) -> None:
     """Declare the options of `castoff inspect`."""
-    parser.add_argument("image", nargs="+", metavar="IMAGE", help="reference or id of an image in the store")
+    parser.add_argument(
+        "image", nargs="+", metavar="IMAGE", help="a container's name or id, or an image's reference or id"
+    )
     parser.one("-f", "--format", metavar="FORM", text="json (default), or a template of {{.Field}} and {{json .Field}}")
     parser.one("--platform", metavar="PLATFORM", text="which image of several platforms (default: this machine's)")
 
@@ -30,13 +32,31 @@ def run(args: Namespace) -> int:
     """Print, and return the exit code."""
     if args.format not in ("", "json"):
         check_template(args.format)
-    with open_store(args, create=False) as store:
-        documents = [_document(store, name, args.platform) for name in args.image]
+    documents = [_container(args, name) or _image(args, name) for name in args.image]
     if args.format in ("", "json"):
         sys.stdout.write(json.dumps(documents, indent=4, ensure_ascii=False) + "\n")
     else:
         sys.stdout.writelines(fill_template(args.format, document) + "\n" for document in documents)
     return 0
+
+
+def _container(args: Namespace, name: str) -> dict[str, Any] | None:
+    """Return what is known of a container; None where there is none of that name or id."""
+    if args.platform:
+        return None
+    from castoff.cli.container_view import container_store, document
+    from castoff.containers.containerstore import NoContainerError
+
+    try:
+        container = container_store(args).find(name)
+        return document(container, container.record(), container.state())
+    except NoContainerError:
+        return None
+
+
+def _image(args: Namespace, name: str) -> dict[str, Any]:
+    with open_store(args, create=False) as store:
+        return _document(store, name, args.platform)
 
 
 def _document(store: DirectoryStore, name: str, platform: str) -> dict[str, Any]:

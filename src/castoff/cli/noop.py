@@ -34,6 +34,7 @@ def write_record(
     result: BuildResult,
     state: BuildState,
     presentation: tuple[str, Iterable[tuple[str, str]]],
+    prints: tuple[str, str] = ("", ""),
 ) -> None:
     """Write the record of a build, or remove an earlier one where this build can't be told to be unchanged.
 
@@ -45,6 +46,7 @@ def write_record(
         result: what came of it.
         state: what its progress showed.
         presentation: the mode of progress, and the (path, text) pairs of files that the command line writes.
+        prints: what else is printed when it is shown again, to standard output and to standard error.
     """
     try:
         path = verify.record_path(request.store, arguments)
@@ -81,6 +83,7 @@ def write_record(
         "events": cached_records(state),
         "mode": mode,
         "image_id": str(result.image_id),
+        "prints": prints,
     }
     temporary = f"{path}.{os.getpid()}"
     with contextlib.suppress(OSError):

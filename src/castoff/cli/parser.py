@@ -16,17 +16,35 @@ from castoff.errors import UsageError
 
 VERBS: dict[str, tuple[str, str]] = {
     "build": ("build", "build an image from a Dockerfile"),
+    "check": ("check", "check a Dockerfile without building it"),
     "run": ("run", "run a process in a new container from an image"),
+    "ps": ("ps", "list containers"),
+    "logs": ("logs", "show what a container has printed"),
+    "exec": ("exec_", "run a further process in a running container"),
+    "attach": ("attach", "join the terminal to a running container"),
+    "stop": ("stop", "ask containers to end, and kill those that do not"),
+    "start": ("start", "start containers that have ended"),
+    "kill": ("kill", "send containers a signal"),
+    "wait": ("wait", "wait for the end of containers"),
+    "rm": ("rm", "remove containers with all their files"),
+    "port": ("port", "show which ports of this machine lead to a container"),
+    "volume ls": ("volume_ls", "list named volumes"),
+    "volume rm": ("volume_rm", "remove named volumes with all that is in them"),
     "images": ("images", "list the images in the store"),
     "inspect": ("inspect", "show all that is known of an image, as JSON"),
     "history": ("history", "show the instructions that made an image"),
     "tag": ("tag", "give an image a further reference"),
     "rmi": ("rmi", "remove references, and images that have none left"),
+    "prune": ("prune", "remove images without a name, the build cache, and what nothing needs"),
     "save": ("save", "write an image to an archive"),
     "load": ("load", "read images from an archive or an OCI layout"),
     "size": ("size", "show what an image and its layers weigh"),
+    "audit": ("audit", "show what an image holds that a runtime image must not hold"),
+    "context ls": ("context_ls", "list what a build context holds, and what is left out, and why"),
     "base assemble": ("base_assemble", "make a base image from distribution packages"),
     "base lock": ("base_lock", "choose the packages of a base image, and write them beside its recipe"),
+    "completion": ("completion", "print what completes castoff's words in a shell"),
+    "manpage": ("manpage", "write the manual pages"),
     "doctor": ("doctor", "tell what this machine can do, and what to do about the rest"),
 }
 """Every verb, the module of `castoff.cli` that does it, and its line of help."""
@@ -41,9 +59,25 @@ _ALIASES = {
     "image history": "history",
     "image tag": "tag",
     "image rm": "rmi",
+    "system prune": "prune",
+    "builder prune": "prune",
+    "buildx prune": "prune",
     "image save": "save",
     "image load": "load",
     "container run": "run",
+    "container ls": "ps",
+    "container list": "ps",
+    "container ps": "ps",
+    "container logs": "logs",
+    "container exec": "exec",
+    "container attach": "attach",
+    "container stop": "stop",
+    "container start": "start",
+    "container kill": "kill",
+    "container wait": "wait",
+    "container rm": "rm",
+    "container port": "port",
+    "container inspect": "inspect",
 }
 _TRUE = ("true", "1", "t", "T", "TRUE", "True")
 _FALSE = ("false", "0", "f", "F", "FALSE", "False")
@@ -80,6 +114,19 @@ class Parser(argparse.ArgumentParser):
             spelled = [f"{name}={value}" for name in names for value in values]
             # An option string that holds "=" is looked up as a whole before argparse splits at the sign.
             self.add_argument(*spelled, dest=dest, action=action, default=default, help=argparse.SUPPRESS)
+
+    def form(self, name: str, *forms: str, text: str) -> None:
+        """Declare a boolean option that may also be given a form: ``--name`` is the first one, ``--name=FORM``.
+
+        Its value is the form, or "".
+        """
+        dest = name[2:].replace("-", "_")
+        self.add_argument(name, dest=dest, action="store_const", const=forms[0], default="", help=text)
+        for values, const in ((_TRUE, forms[0]), (_FALSE, ""), *(((form,), form) for form in forms)):
+            spelled = [f"{name}={value}" for value in values]
+            self.add_argument(
+                *spelled, dest=dest, action="store_const", const=const, default="", help=argparse.SUPPRESS
+            )
 
     def many(self, *names: str, metavar: str, text: str) -> None:
         """Declare an option that may be given more than once; its value is a list."""
@@ -122,7 +169,10 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f"{self.prog} needs {message.partition(': ')[2]}", hint=self._help_hint)
         if ": ignored explicit argument" in message:
             option, _, value = message.partition(": ignored explicit argument ")
-            raise UsageError(f"{self.prog}: {option} is either true or false, not {value}")
+            values = [name.partition("=")[2] for name in self._option_string_actions if name.startswith(f"{option}=")]
+            forms = [form for form in values if form not in _TRUE + _FALSE]
+            allowed = f"one of {', '.join(forms)}, true or false" if forms else "either true or false"
+            raise UsageError(f"{self.prog}: {option} is {allowed}, not {value}")
         if message.endswith(": expected one argument"):
             raise UsageError(f"{self.prog}: {message.rpartition(': ')[0]} needs a value", hint=self._help_hint)
         raise UsageError(f"{self.prog}: {message}", hint=self._help_hint)
@@ -200,13 +250,17 @@ def parse_verb(verb: str, argv: Sequence[str], root: str | None) -> Command:
     Raises:
         UsageError: an argument is wrong.
     """
+    return Command(verb, parser_of(verb, root).parse(argv))
+
+
+def parser_of(verb: str, root: str | None = None) -> Parser:
+    """Return the parser of a verb; completion and manual pages are made of it too."""
     # In `run`, -h is the host name, as in Docker.
     help_names = ("--help",) if verb == "run" else ("-h", "--help")
     parser = Parser(f"castoff {verb}", VERBS[verb][1], help_names=help_names)
-    module = _module(verb)
-    module.add_arguments(parser)
+    _module(verb).add_arguments(parser)
     parser.one("--root", metavar="DIR", text="folder of the store", default=root)
-    return Command(verb, parser.parse(argv))
+    return parser
 
 
 def help_text() -> str:

@@ -23,11 +23,11 @@ from castoff.snapshot.materialise import write_changes
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from castoff.containers.volumes import VolumeStore
     from castoff.oci.config import ContainerConfig
-    from castoff.ops.workspace import Workspace
-    from castoff.snapshot.snapshotter import ActiveSnapshot
+    from castoff.snapshot.snapshotter import ActiveSnapshot, Snapshotter
 
 _NETWORKS = {
     "bridge": Network.PRIVATE,
@@ -36,6 +36,21 @@ _NETWORKS = {
     "host": Network.HOST,
     "none": Network.NONE,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the parts of a container are.
+
+    Attributes:
+        snapshotter: knows the image's files.
+        new_folder: gives an empty folder that lives as long as the container, on the store's file system.
+        volumes: the named volumes.
+    """
+
+    snapshotter: Snapshotter
+    new_folder: Callable[[], str]
+    volumes: VolumeStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +83,6 @@ class RunOptions:
         Raises:
             UsageError: a value is not well formed.
         """
-        if args.detach:
-            raise UsageError("castoff run stays in the foreground", hint="leave -d out, or let the shell do it: … &")
         if args.network not in _NETWORKS:
             raise UsageError(f"--network has no mode {args.network!r}", hint="there are bridge, host and none")
         if args.workdir:
@@ -100,7 +113,7 @@ def container_request(
     options: RunOptions,
     config: ContainerConfig,
     active: ActiveSnapshot,
-    workspace: Workspace,
+    places: Places,
     environ: Mapping[str, str],
 ) -> ContainerRequest:
     """Return the container that the options and the image's config make together.
@@ -109,14 +122,14 @@ def container_request(
         options: of the command line.
         config: of the image.
         active: the container's own snapshot; a missing working directory is made in it.
-        workspace: where fresh folders come from.
+        places: where snapshots and volumes are.
         environ: the caller's environment, for ``-e KEY``.
 
     Raises:
         UsageError: there is no command.
         ContextError: the image has no such user, or the working directory can't be made.
     """
-    tree = workspace.snapshotter.tree(active.parent)
+    tree = places.snapshotter.tree(active.parent)
     user = users.exec_user(tree, options.user or config.user)
     hostname = options.hostname or secrets.token_hex(6)
     env = run_values.environment(config.env, options.env_files, options.env, environ)
@@ -136,7 +149,7 @@ def container_request(
         uid=user.uid,
         gid=user.gid,
         groups=user.groups,
-        mounts=_mounts(options, config, tree, active, workspace),
+        mounts=_mounts(options, config, tree, active, places),
         network=options.network,
         hostname=hostname,
         hosts=options.hosts,
@@ -176,29 +189,35 @@ def _make_directory(path: str, tree: UnionTree, active: ActiveSnapshot) -> None:
 
 
 def _mounts(
-    options: RunOptions, config: ContainerConfig, tree: UnionTree, active: ActiveSnapshot, workspace: Workspace
+    options: RunOptions, config: ContainerConfig, tree: UnionTree, active: ActiveSnapshot, places: Places
 ) -> tuple[Mount, ...]:
     """Return the mounts, outer ones first; the command line's take the place of the image's volumes."""
     mounts: dict[str, Mount] = {}
     for path in config.volumes:
         target = run_values.target_path(path if path.startswith("/") else f"/{path}", "VOLUME")
-        mounts[target] = _fresh(target, tree, active, workspace)
+        mounts[target] = _fresh(target, tree, active, places)
     for volume in options.volumes:
         if volume.source:
             bind = Mount(MountKind.BIND, volume.target, source=volume.source, readonly=volume.readonly)
             mounts[volume.target] = bind
+        elif volume.name:
+            source = places.volumes.find(volume.name)
+            if source is None:
+                made = _fresh(volume.target, tree, active, places)
+                source = places.volumes.adopt(volume.name, made.source)
+            mounts[volume.target] = Mount(MountKind.BIND, volume.target, source=source, readonly=volume.readonly)
         else:
-            mounts[volume.target] = _fresh(volume.target, tree, active, workspace)
-    for made in options.tmpfs:
-        mounts[made.target] = Mount(
-            MountKind.TMPFS, made.target, readonly=made.readonly, size=made.size, mode=made.mode
+            mounts[volume.target] = _fresh(volume.target, tree, active, places)
+    for empty in options.tmpfs:
+        mounts[empty.target] = Mount(
+            MountKind.TMPFS, empty.target, readonly=empty.readonly, size=empty.size, mode=empty.mode
         )
     return tuple(sorted(mounts.values(), key=lambda mount: mount.target.count("/")))
 
 
-def _fresh(target: str, tree: UnionTree, active: ActiveSnapshot, workspace: Workspace) -> Mount:
+def _fresh(target: str, tree: UnionTree, active: ActiveSnapshot, places: Places) -> Mount:
     """Return the mount of a new volume, filled with what the image has at its place, as in Docker."""
-    folder = workspace.session.new_dir()
+    folder = places.new_folder()
     os.chmod(folder, 0o711)  # noqa: S103 - users of the container must get through
     source = os.path.join(folder, "volume")
     os.mkdir(source, 0o755)

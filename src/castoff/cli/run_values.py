@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from castoff.cli.values import byte_size
+from castoff.containers.volumes import VOLUME_NAME
 from castoff.errors import UsageError
 
 _READ_ONLY = {"ro": True, "readonly": True}
@@ -18,11 +19,19 @@ _NO_EFFECT = frozenset({"rw", "z", "Z", "cached", "delegated", "consistent"})
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """One ``-v``: `source` is an absolute host path, "" for a fresh folder; `target` is absolute and clean."""
+    """One ``-v``.
+
+    Attributes:
+        source: an absolute host path; "" for a fresh folder, or a named one.
+        target: absolute and clean, inside.
+        readonly: whether it is mounted read-only.
+        name: of a volume of the store; "" for none.
+    """
 
     source: str
     target: str
     readonly: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +57,10 @@ def target_path(text: str, option: str) -> str:
 
 
 def volume(text: str) -> Volume:
-    """Read ``SOURCE:TARGET[:OPTIONS]``, or ``TARGET`` for a fresh folder.
+    """Read ``SOURCE:TARGET[:OPTIONS]`` with a path or a volume's name, or ``TARGET`` for a fresh folder.
 
     Raises:
-        UsageError: it is not of that form, or the source does not exist or is a volume's name.
+        UsageError: it is not of that form, or the source does not exist.
     """
     parts = text.split(":")
     if len(parts) == 1:
@@ -66,9 +75,11 @@ def volume(text: str) -> Volume:
             raise UsageError(f"-v {text!r} has the unknown option {option!r}", hint="there are ro and rw")
     source = parts[0]
     if not source.startswith(("/", ".", "~")):
-        raise UsageError(
-            f"-v {text!r} names a volume, and castoff has none", hint=f"for the folder write ./{source}:{parts[1]}"
-        )
+        if not VOLUME_NAME.fullmatch(source):
+            raise UsageError(
+                f"-v {text!r}: {source!r} is no name for a volume", hint=f"for the folder write ./{source}:{parts[1]}"
+            )
+        return Volume("", target_path(parts[1], "-v"), readonly, source)
     source = os.path.abspath(os.path.expanduser(source))
     if not os.path.lexists(source):
         raise UsageError(f"-v {text!r}: there is no {source} on this machine", hint=f"make it: mkdir -p {source}")

@@ -27,6 +27,8 @@ _UNKNOWN = "-"
 def add_arguments(parser: Parser) -> None:
     """Declare the options of `castoff size`."""
     parser.add_argument("image", metavar="IMAGE", help="reference or id of an image in the store")
+    parser.add_argument("other", nargs="?", default="", metavar="OTHER", help="a second image, for --compare")
+    parser.flag("--compare", text="show two images side by side, and the files that make the difference")
     parser.one("--format", metavar="FORM", text="table or json", default="table")
     parser.one("--largest", metavar="N", text="how many of the largest files to name (default: 10)", default="10")
     parser.flag("--no-trunc", text="show instructions whole")
@@ -40,6 +42,12 @@ def run(args: Namespace) -> int:
         raise UsageError(f"--format has no form {args.format!r}", hint="there are table and json")
     if not args.largest.isascii() or not args.largest.isdigit() or len(args.largest) > 6:
         raise UsageError(f"--largest wants a number, not {args.largest!r}")
+    if args.compare != bool(args.other) or (args.compare and args.stages):
+        raise UsageError("castoff size takes one image, and with --compare two, without --stages")
+    if args.compare:
+        from castoff.cli.size_compare import run_compare
+
+        return run_compare(args)
     if args.stages:
         from castoff.cli.size_stages import run_stages
 

@@ -55,8 +55,12 @@ def byte_size(text: str, option: str) -> int:
     return int(float(match[1]) * 1024 ** _MULTIPLES[match[2].lower()])
 
 
-def host_entry(text: str) -> tuple[str, str]:
+def host_entry(text: str, gateway: str = "") -> tuple[str, str]:
     """Return name and address of ``--add-host NAME:ADDRESS`` or ``NAME=ADDRESS``; an IPv6 address may have brackets.
+
+    Args:
+        text: the value.
+        gateway: what the address ``host-gateway`` stands for; "" where it stands for nothing.
 
     Raises:
         UsageError: it is neither, or the address is none.
@@ -67,6 +71,8 @@ def host_entry(text: str) -> tuple[str, str]:
     if not sign:
         name, sign, address = text.partition(":")
     address = address.removeprefix("[").removesuffix("]")
+    if address == "host-gateway" and gateway:
+        address = gateway
     try:
         ipaddress.ip_address(address)
     except ValueError as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 """The version of the record's format."""
 FOLDER = "noop"
 _BLOCK = 1 << 20

@@ -27,6 +27,15 @@ def read_patterns(data: bytes) -> list[str]:
     Raises:
         ContextError: a line is too long.
     """
+    return [pattern for _line, pattern in number_patterns(data)]
+
+
+def number_patterns(data: bytes) -> list[tuple[int, str]]:
+    """Return the patterns of a .dockerignore, each with the line, from 1, that it is on.
+
+    Raises:
+        ContextError: a line is too long.
+    """
     patterns = []
     for number, line in enumerate(data.removeprefix(_BOM).split(b"\n"), 1):
         if len(line) >= MAX_LINE:
@@ -42,7 +51,7 @@ def read_patterns(data: bytes) -> list[str]:
             pattern = _clean(pattern)
             if len(pattern) > 1 and pattern.startswith("/"):
                 pattern = pattern[1:]
-        patterns.append("!" + pattern if inverted else pattern)
+        patterns.append((number, "!" + pattern if inverted else pattern))
     return patterns
 
 
@@ -159,11 +168,20 @@ class IgnorePatterns:
         Raises:
             ContextError: a pattern turns out to be malformed.
         """
+        index = self.deciding_index(path)
+        return "" if index is None else self.patterns[index]
+
+    def deciding_index(self, path: str) -> int | None:
+        """Return the place in `patterns` of the one that decides about a path; None where none matches.
+
+        Raises:
+            ContextError: a pattern turns out to be malformed.
+        """
         chain = [*_parents(path), path]
-        for text, (_, rule) in zip(reversed(self.patterns), reversed(self._rules), strict=True):
-            if any(rule.matches(item) for item in chain):
-                return text
-        return ""
+        for index in range(len(self._rules) - 1, -1, -1):
+            if any(self._rules[index][1].matches(item) for item in chain):
+                return index
+        return None
 
 
 def _stripped(text: str) -> str:

@@ -11,7 +11,8 @@ from castoff.errors import ParseError
 
 KNOWN = frozenset({"syntax", "escape", "check"})
 
-_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*\Z")
+_BLANKS = "\t\n\f\r "
+_DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=(.+)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,14 @@ class DirectiveReader:
         if line.startswith(self._comment):
             match = _DIRECTIVE.match(line[len(self._comment) :].lstrip(SPACE))
         name = match[1].lower() if match else ""
-        if not match or name not in KNOWN:
+        if match is None or name not in KNOWN:
             self.done = True
             return None
         if name in self._seen:
             raise ParseError(f"only one {name} parser directive can be used")
         self._seen.add(name)
-        return Directive(name, match[2], self._line)
+        written = match[2]
+        return Directive(name, written.strip(_BLANKS) or written[-1], self._line)
 
 
 def read_all(text: str, comment: str = "#", line: int = 0) -> list[Directive]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from castoff.dockerfile.suggest import hint
+from castoff.dockerfile.suggest import nearest
 from castoff.errors import ParseError
 
 FlagKind = Literal["bool", "text", "texts"]
@@ -78,8 +78,8 @@ def _boolean(flag: str, separator: str, value: str) -> str:
 
 
 def _suggestion(name: str, known: Mapping[str, FlagKind]) -> str | None:
-    if match := hint(name, known):
-        return match
+    if match := nearest(name, known):
+        return f"did you mean --{match}?"
     if not known:
         return "this instruction has no flags"
     return "its flags are " + ", ".join(f"--{flag}" for flag in sorted(known))

@@ -51,6 +51,24 @@ _HEALTH_FLAGS: Mapping[str, FlagKind] = {
     "retries": "text",
 }
 
+_EXAMPLES = {
+    "ARG": "VERSION=1.0",
+    "ENV": "NAME=value",
+    "EXPOSE": "8080",
+    "HEALTHCHECK": 'CMD ["/app", "--check"]',
+    "LABEL": "name=value",
+    "MAINTAINER": '"name <address>"',
+    "ONBUILD": "RUN command",
+    "SHELL": '["/bin/sh", "-c"]',
+    "USER": "nobody",
+    "VOLUME": "/data",
+    "WORKDIR": "/app",
+}
+
+
+def _example(name: str) -> str | None:
+    return f"write {name} {_EXAMPLES[name]}" if name in _EXAMPLES else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:
@@ -81,11 +99,11 @@ class _Request:
 
     def at_least_one(self) -> None:
         if not self.args:
-            raise ParseError(f"{self.name} requires at least one argument")
+            raise ParseError(f"{self.name} requires at least one argument", hint=_example(self.name))
 
     def the_one(self) -> str:
         if len(self.args) != 1:
-            raise ParseError(f"{self.name} requires exactly one argument")
+            raise ParseError(f"{self.name} requires exactly one argument", hint=_example(self.name))
         return self.args[0]
 
 
@@ -113,8 +131,11 @@ def interpret(node: Node, source: Source, location: SourceRange | None = None) -
 def _reader(keyword: str) -> Callable[[_Request], ins.Instruction]:
     reader = _READERS.get(keyword.upper())
     if reader is None:
-        near = hint(keyword, ins.KEYWORDS, case_sensitive=False)
-        raise ParseError(f"unknown instruction: {keyword}", hint=near)
+        near = hint(keyword, ins.KEYWORDS, case_sensitive=False) if len(keyword) > 2 else None
+        raise ParseError(
+            f"unknown instruction: {keyword}",
+            hint=near or "if this goes on from the line above, that line must end with a backslash",
+        )
     return reader
 
 
@@ -267,7 +288,8 @@ def _need_destination(request: _Request) -> None:
     if len(request.args) < 2:
         raise ParseError(
             f"{request.name} requires at least two arguments, but only one was provided. "
-            "Destination could not be determined"
+            "Destination could not be determined",
+            hint=f"write {request.name} source destination",
         )
 
 

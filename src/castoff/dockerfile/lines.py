@@ -187,7 +187,10 @@ def json_strings(text: str) -> list[str] | None:
     except ValueError:
         return None
     if not all(isinstance(item, str) for item in value):
-        raise ParseError("when using JSON array syntax, arrays must be comprised of strings only")
+        raise ParseError(
+            "when using JSON array syntax, arrays must be comprised of strings only",
+            hint="put each argument into double quotes",
+        )
     return [replace_invalid(item) for item in value]
 
 

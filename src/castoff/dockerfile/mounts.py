@@ -231,7 +231,10 @@ def _boolean(key: str, value: str) -> bool:
 def _unsigned(name: str, value: str) -> int:
     base, pattern = (8, r"[0-7]{1,40}") if name == "mode" else (10, r"[0-9]{1,40}")
     if not re.fullmatch(pattern, value, re.ASCII) or int(value, base) >= 1 << 32:
-        raise ParseError(f"invalid value {value} for {name}")
+        raise ParseError(
+            f"invalid value {value} for {name}",
+            hint="write an octal number such as mode=0600" if name == "mode" else f"{name} is a number",
+        )
     return int(value, base)
 
 

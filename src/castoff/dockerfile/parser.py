@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from castoff.dockerfile.culprit import point_at
 from castoff.dockerfile.directives import Directive, find_directive
 from castoff.dockerfile.instructions import Arg, From, Instruction
 from castoff.dockerfile.interpret import interpret
@@ -63,6 +65,19 @@ class Dockerfile:
         """Return the value of a directive; "" where it is not given."""
         return next((directive.value for directive in self.directives if directive.name == name), "")
 
+    def directive_location(self, name: str) -> SourceRange | None:
+        """Return where a directive stands; None where it is not given."""
+        lines = [directive.line for directive in self.directives if directive.name == name]
+        return SourceRange(self.filename, lines[0], lines[0]) if lines else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """As much of a Dockerfile as could be read: all of it where there is no error."""
+
+    dockerfile: Dockerfile
+    error: ParseError | None = None
+
 
 def parse(data: bytes, filename: str = "Dockerfile") -> Dockerfile:
     """Read a Dockerfile (the Dockerfile reference, version 1, without labs features).
@@ -72,16 +87,51 @@ def parse(data: bytes, filename: str = "Dockerfile") -> Dockerfile:
     Raises:
         ParseError: with the place, the first thing that can't be read.
     """
-    if not data:
-        raise ParseError("the Dockerfile cannot be empty", location=SourceRange(filename, 1, 1))
+    reading = read(data, filename)
+    if reading.error is not None:
+        raise reading.error
+    return reading.dockerfile
+
+
+def read(data: bytes, filename: str = "Dockerfile") -> Reading:
+    """Read a Dockerfile up to the first instruction that can't be read, which is the error of the result."""
     source = Source.read(data, filename)
-    tree = parse_nodes(source)
+    if not data:
+        where = SourceRange(filename, 1, 1)
+        return _unread(source, ParseError("the Dockerfile cannot be empty", location=where))
+    try:
+        tree = parse_nodes(source)
+    except ParseError as error:
+        return _unread(source, error)
     directives = _all_directives(data, tree)
     instructions: list[Instruction] = []
+    problem = None
+    try:
+        instructions.extend(_instructions(tree))
+    except ParseError as error:
+        point_at(error, source.lines)
+        problem = error
+    dockerfile = Dockerfile(
+        filename=filename,
+        directives=directives,
+        escape=tree.escape,
+        instructions=tuple(instructions),
+        warnings=(*_syntax_warnings(directives, source), *_continuation_warnings(tree)),
+        lines=_plain_lines(source),
+    )
+    return Reading(dockerfile, problem)
+
+
+def _unread(source: Source, error: ParseError) -> Reading:
+    point_at(error, source.lines)
+    return Reading(Dockerfile(source.file, (), "\\", (), (), _plain_lines(source)), error)
+
+
+def _instructions(tree: NodeTree) -> Iterator[Instruction]:
     has_stage = False
     for node in tree.nodes:
-        _refuse_comment_after_escape(node, source, tree.escape)
-        instruction = interpret(node, source)
+        _refuse_comment_after_escape(node, tree.source, tree.escape)
+        instruction = interpret(node, tree.source)
         has_stage = has_stage or isinstance(instruction, From)
         if not has_stage and not isinstance(instruction, Arg):
             raise ParseError(
@@ -89,15 +139,11 @@ def parse(data: bytes, filename: str = "Dockerfile") -> Dockerfile:
                 hint="only ARG may come before the first FROM",
                 location=instruction.location,
             )
-        instructions.append(instruction)
-    return Dockerfile(
-        filename=filename,
-        directives=directives,
-        escape=tree.escape,
-        instructions=tuple(instructions),
-        warnings=(*_syntax_warnings(directives, source), *_continuation_warnings(tree)),
-        lines=tuple(line.rstrip("\r\n") for line in source.lines),
-    )
+        yield instruction
+
+
+def _plain_lines(source: Source) -> tuple[str, ...]:
+    return tuple(line.rstrip("\r\n") for line in source.lines)
 
 
 def parse_trigger(expression: str, location: SourceRange | None) -> Instruction:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 _MAX_DISTANCE = 2
 _MAX_LENGTH = 100
+_MAX_OPTIONS = 200
 
 
 def nearest(name: str, options: Iterable[str], *, case_sensitive: bool = True) -> str | None:
     """Return the option that is at most two edits away from `name`, the nearest first; None where there is none.
 
-    An option equal to `name` gives None: what is wrong is then something else.
+    An option equal to `name` gives None: what is wrong is then something else. Only so many options are looked at as a
+    person would have written.
     """
     wanted = name if case_sensitive else name.lower()
     if len(wanted) > _MAX_LENGTH:
         return None
     best, best_distance = None, _MAX_DISTANCE + 1
-    for option in options:
+    for option in islice(options, _MAX_OPTIONS):
         candidate = option if case_sensitive else option.lower()
         if candidate == wanted:
             return None

@@ -14,6 +14,8 @@ MAX_EXPANDED = 1 << 20
 
 _MAX_DEPTH = 100
 _MAX_SHOWN = 200
+_DOLLAR = "an expression is ${name}; a dollar sign by itself is written \\$"
+_QUOTE = "close the quote, or put a backslash before one that is meant as it is"
 _SPECIAL_PARAMETERS = "@*#?-$!0"
 
 
@@ -212,7 +214,7 @@ class _Run:
         end = self.text.find("'", self.position)
         if end < 0:
             self.position = len(self.text)
-            raise ExpansionError("unexpected end of statement while looking for matching single-quote")
+            raise ExpansionError("unexpected end of statement while looking for matching single-quote", hint=_QUOTE)
         value = self.text[self.position : end]
         self.position = end + 1
         return f"'{value}'" if self.lexer.raw_quotes else value
@@ -237,7 +239,7 @@ class _Run:
                 if following in ('"', "$", self.lexer.escape):
                     character = self.next()
             result.append(character)
-        raise ExpansionError("unexpected end of statement while looking for matching double-quote")
+        raise ExpansionError("unexpected end of statement while looking for matching double-quote", hint=_QUOTE)
 
     def heredoc(self) -> str:
         self.position += 1
@@ -285,15 +287,15 @@ class _Run:
             return value
         self.position += 1
         if not self.peek():
-            raise ExpansionError("syntax error: missing '}'")
+            raise ExpansionError("syntax error: missing '}'", hint=_DOLLAR)
         if self.peek() in "{}:":
-            raise ExpansionError("syntax error: bad substitution")
+            raise ExpansionError("syntax error: bad substitution", hint=_DOLLAR)
         return self.braced(self.name())
 
     def braced(self, name: str) -> str:
         operator = self.next()
         if not operator:
-            raise ExpansionError("syntax error: missing '}'")
+            raise ExpansionError("syntax error: missing '}'", hint=_DOLLAR)
         if operator == "}":
             value = self.lookup(name)
             if value is None:
@@ -324,7 +326,7 @@ class _Run:
         except ExpansionError as error:
             if self.depth < _MAX_DEPTH and not self.peek():
                 missing = "'}'" if stop == "}" else "'/' in ${}"
-                raise ExpansionError(f"syntax error: missing {missing}") from error
+                raise ExpansionError(f"syntax error: missing {missing}", hint=_DOLLAR) from error
             raise
 
     def substituted(self, name: str) -> str:

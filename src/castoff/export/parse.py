@@ -6,8 +6,9 @@ import csv
 from dataclasses import dataclass
 from typing import Literal
 
-from castoff.errors import UsageError
+from castoff.errors import InvalidReferenceError, UsageError
 from castoff.layer.compression import Compression
+from castoff.oci.platform import Platform
 
 OutputType = Literal["docker", "image", "local", "oci", "registry", "tar"]
 AnnotationLevel = Literal["manifest", "index", "manifest-descriptor", "index-descriptor"]
@@ -30,11 +31,12 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """An annotation that an output asks for, and the document that gets it."""
+    """An annotation, and the document that gets it; `platform` limits it to the images for one, None is all."""
 
     key: str
     value: str
     level: AnnotationLevel = "manifest"
+    platform: Platform | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,36 @@ def _annotation(key: str, value: str, text: str) -> Annotation:
             hint=f"write annotation.KEY=VALUE, or annotation-LEVEL.KEY=VALUE with a level of {', '.join(_LEVELS)}",
         )
     return Annotation(name, value, level)
+
+
+def parse_annotations(text: str) -> tuple[Annotation, ...]:
+    """Read one ``--annotation``: ``KEY=VALUE``, or ``LEVEL,LEVEL[PLATFORM]:KEY=VALUE``, one for each level.
+
+    Raises:
+        UsageError: it is not well formed.
+    """
+    names, colon, pair = text.partition(":")
+    if not colon or "=" in names or names.partition(",")[0].partition("[")[0] not in _LEVELS:
+        names, pair = "manifest", text
+    key, equals, value = pair.partition("=")
+    if not equals or not key or key != key.strip():
+        raise UsageError(
+            f"--annotation wants KEY=VALUE, not {text!r}",
+            hint=f"or LEVEL:KEY=VALUE, where the levels are {', '.join(_LEVELS)}",
+        )
+    found = []
+    for name in names.split(","):
+        level, bracket, platform = name.partition("[")
+        if level not in _LEVELS or (bracket and not platform.endswith("]")):
+            raise UsageError(
+                f"--annotation {text!r} has the unknown level {name!r}",
+                hint=f"there are {', '.join(_LEVELS)}, each with a [PLATFORM] if it is for one only",
+            )
+        try:
+            found.append(Annotation(key, value, level, Platform.parse(platform[:-1]) if bracket else None))
+        except InvalidReferenceError as error:
+            raise UsageError(f"--annotation {text!r}: {error.message}", hint=error.hint) from error
+    return tuple(found)
 
 
 def _checked(kind: OutputType, values: dict[str, str], annotations: tuple[Annotation, ...], text: str) -> OutputSpec:

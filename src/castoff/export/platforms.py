@@ -21,17 +21,20 @@ _DEVICE = -4
 """Stands for the device in the `inode` of linked files: no link leads from one platform's folder to another's."""
 
 
-def store_index(blobs: BlobStore, manifests: Iterable[Descriptor]) -> Descriptor:
+def store_index(
+    blobs: BlobStore, manifests: Iterable[Descriptor], annotations: tuple[tuple[str, str], ...] = ()
+) -> Descriptor:
     """Store the index of an image for several platforms and return its descriptor.
 
     Args:
         blobs: takes the document.
         manifests: one for each platform, in the order of the index; each says its platform.
+        annotations: those of the index.
 
     Raises:
         StoreError: the store can't be written.
     """
-    index = Index(tuple(manifests))
+    index = Index(tuple(manifests), annotations=annotations)
     data = index.to_bytes()
     return Descriptor(index.media_type, blobs.add(data), len(data))
 

@@ -1,4 +1,4 @@
-"""COPY, ADD of local files, WORKDIR: steps whose result is known without a process."""
+"""COPY, ADD, WORKDIR: steps whose result is known without a process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from castoff.fs.union import UnionTree
 from castoff.image.users import Owner, has_names, owner, owner_or_root
 from castoff.ops import chmod
 from castoff.ops.filesystem import FileSystem, Forms, restored
-from castoff.ops.select import Request, Selected
+from castoff.ops.parts import source_parts
+from castoff.ops.select import Selected
 from castoff.ops.staging import Staging
 from castoff.ops.unpack import unpack_archives
-from castoff.solve.cachekey import cache_key
+from castoff.solve.explain import KeyParts, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from castoff.fs.changes import Change
+    from castoff.ops.parts import SourcePart
     from castoff.ops.sources import Result, StepSource
     from castoff.ops.workspace import Workspace
     from castoff.plan.step import CopyStep, WorkdirStep
@@ -41,11 +43,14 @@ class WorkdirOp:
     def __init__(self, workspace: Workspace, step: WorkdirStep) -> None:
         self._workspace = workspace
         self._step = step
+        self.parts: KeyParts = ()
 
     def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
         """Return the key: the chain so far, the path, the user."""
         del progress
-        return cache_key("workdir", _below(inputs).key, self._step.path, self._step.user, self._step.mode)
+        step = self._step
+        self.parts = (("below", _below(inputs).key), ("path", step.path), ("user", step.user), ("mode", step.mode))
+        return key_of("workdir", self.parts)
 
     def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> FileSystem | None:
         """Return the recorded result."""
@@ -83,27 +88,28 @@ class CopyOp:
     def __init__(self, workspace: Workspace, step: CopyStep) -> None:
         self._workspace = workspace
         self._step = step
-        self._request = Request(step.sources, step.excludes, step.parents)
-        self._selection: tuple[Selected, ...] | None = None
+        self._sources = source_parts(step)
+        self._selections: list[tuple[Selected, ...]] | None = None
+        self.parts: KeyParts = ()
 
     def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
         """Return the key: the chain so far (not with ``--link``), the content that is selected, and where it goes."""
         del progress
         step = self._step
-        content = ""
-        if step.sources:
-            source = _source(inputs)
-            content = source.content_digest(self._request, owners=source.has_owners and not step.chown)
-        return cache_key(
-            "add" if step.is_add else "copy",
-            None if step.link else _below(inputs).key,
-            content,
-            tuple((file.name, file.data, file.mode) for file in step.files),
-            step.dest,
-            self._chown_key(inputs),
-            step.chmod,
-            step.unpack,
+        content = ",".join(
+            source.content_digest(part.request, owners=source.has_owners and not step.chown)
+            for part, source in self._located(inputs)
         )
+        self.parts = (
+            ("below", None if step.link else _below(inputs).key),
+            ("files", content),
+            ("heredocs", tuple((file.name, file.data, file.mode) for file in step.files)),
+            ("destination", step.dest),
+            ("--chown", self._chown_key(inputs)),
+            ("--chmod", step.chmod),
+            ("--unpack", step.unpack),
+        )
+        return key_of("add" if step.is_add else "copy", self.parts)
 
     def _chown_key(self, inputs: Sequence[Result]) -> str:
         """Return the owner for the key: with ``--link``, whose key knows nothing of the parent, names are looked up."""
@@ -129,10 +135,16 @@ class CopyOp:
         """Return what to remember."""
         return _record(result)
 
-    def _selected(self, inputs: Sequence[Result]) -> tuple[Selected, ...]:
-        if self._selection is None:
-            self._selection = _source(inputs).select(self._request) if self._step.sources else ()
-        return self._selection
+    def _located(self, inputs: Sequence[Result]) -> list[tuple[SourcePart, StepSource]]:
+        """Return the parts of the step's sources, each with what it is read from."""
+        if len(inputs) <= len(self._sources):
+            raise UsageError("there is no build context", hint="name a folder as the last argument")
+        return [(part, source.as_source()) for part, source in zip(self._sources, inputs[1:], strict=True)]
+
+    def _selected(self, inputs: Sequence[Result]) -> list[tuple[Selected, ...]]:
+        if self._selections is None:
+            self._selections = [source.select(part.request) for part, source in self._located(inputs)]
+        return self._selections
 
     def _changes(self, inputs: Sequence[Result]) -> Callable[[], tuple[Change, ...]]:
         def make() -> tuple[Change, ...]:
@@ -140,11 +152,10 @@ class CopyOp:
             tree = _below(inputs).tree()
             staging = Staging(UnionTree() if step.link else tree)
             mover = _Mover(staging, step, self._owner(tree))
-            selection = self._selected(inputs)
-            if step.is_add and step.unpack is not False:
-                selection = unpack_archives(selection, self._workspace.session)
-            for item in selection:
-                mover.copy(item)
+            for part, selection in zip(self._sources, self._selected(inputs), strict=True):
+                items = unpack_archives(selection, self._workspace.session) if part.unpack else selection
+                for item in items:
+                    mover.copy(item)
             now = time.time_ns()
             for file in step.files:
                 path = clean(os.fsencode(file.name))
@@ -251,13 +262,6 @@ def _below(inputs: Sequence[Result]) -> FileSystem:
     below = inputs[0]
     assert isinstance(below, FileSystem)
     return below
-
-
-def _source(inputs: Sequence[Result]) -> StepSource:
-    if len(inputs) < 2:
-        raise UsageError("there is no build context", hint="name a folder as the last argument")
-    source = inputs[1]
-    return source.as_source()
 
 
 def _record(result: Result) -> CacheRecord | None:

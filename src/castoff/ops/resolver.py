@@ -19,12 +19,13 @@ from castoff.events import VertexState
 from castoff.image.image import StoredImage
 from castoff.image.layoutfolder import LayoutFolder
 from castoff.oci.reference import Reference
+from castoff.plan.paths import source_kind
 from castoff.plan.resolver import ResolvedBase
 from castoff.solve.cache import LayerRecord
 from castoff.solve.progress import VertexProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from castoff.events import Observer
     from castoff.location import SourceRange
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _IMAGE = "docker-image://"
 _LAYOUT = "oci-layout://"
+_FOLDERS = ("folder", "remote")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,12 @@ class NamedContext:
     """One ``--build-context``.
 
     Attributes:
-        kind: an image of the store, an image of a layout folder, or a folder.
-        value: reference, layout (``PATH[:TAG][@DIGEST]``), or the folder's absolute path.
+        kind: an image of the store, an image of a layout folder, a folder, or one that has to be fetched.
+        value: reference, layout (``PATH[:TAG][@DIGEST]``), the folder's absolute path, or the URL of an archive, a file
+            or a git repository.
     """
 
-    kind: Literal["image", "layout", "folder"]
+    kind: Literal["image", "layout", "folder", "remote"]
     value: str
 
     @classmethod
@@ -62,10 +65,18 @@ class NamedContext:
             return cls("image", text.removeprefix(_IMAGE))
         if text.startswith(_LAYOUT):
             return cls("layout", text.removeprefix(_LAYOUT))
-        if "://" in text or text.startswith(("git@", "target:")):
+        if text.startswith("target:"):
+            raise UsageError(
+                f"--build-context {name}={text} names a target of a bake file, and castoff reads none",
+                hint=f"build that target first with -t, and give --build-context {name}=docker-image://REFERENCE",
+            )
+        if text.startswith("github.com/") or source_kind(text) != "local":
+            return cls("remote", text)
+        if "://" in text:
             raise UsageError(
                 f"--build-context {name}={text} is of a kind that castoff can't read",
-                hint="give a folder, docker-image://REFERENCE (from the store) or oci-layout://FOLDER",
+                hint="give a folder, a URL, a git repository, docker-image://REFERENCE (from the store) or "
+                "oci-layout://FOLDER",
             )
         if not os.path.isdir(text):
             raise UsageError(f"--build-context {name}={text}: there is no such folder")
@@ -89,9 +100,16 @@ class StoreResolver:
     """
 
     def __init__(
-        self, store: DirectoryStore, contexts: Iterable[tuple[str, str]], config: ImageConfig, observer: Observer
+        self,
+        store: DirectoryStore,
+        contexts: Iterable[tuple[str, str]],
+        config: ImageConfig,
+        observer: Observer,
+        fetch: Callable[[str, str], str] | None = None,
     ) -> None:
         """Take the store, the ``--build-context`` pairs, the config that a folder stands for, and who is told.
+
+        `fetch` gives the folder of a remote context by its value and name; without it none may be asked for.
 
         Raises:
             UsageError: a named context is not valid.
@@ -100,6 +118,7 @@ class StoreResolver:
         self._contexts = {_normal(name): NamedContext.parse(name, text) for name, text in contexts}
         self._folder_config = config
         self._observer = observer
+        self._fetch = fetch
         self._known: dict[tuple[str, str], tuple[ResolvedBase, StoredImage | None]] = {}
         self.layouts: list[str] = []
         self.consulted: dict[Reference, Descriptor] = {}
@@ -109,11 +128,19 @@ class StoreResolver:
         context = self._contexts.get(_normal(name))
         if context is None:
             return "none"
-        return "local" if context.kind == "folder" else "image"
+        return "local" if context.kind in _FOLDERS else "image"
 
     def folder(self, name: str) -> str:
-        """Return the host path of the named context `name`, which is a folder."""
-        return self._contexts[_normal(name)].value
+        """Return the host path of the named context `name`, which is a folder; it is fetched where it has to be.
+
+        Raises:
+            CastoffError: it can't be fetched.
+        """
+        context = self._contexts[_normal(name)]
+        if context.kind == "folder":
+            return context.value
+        assert self._fetch is not None
+        return self._fetch(context.value, name)
 
     def resolve(self, name: str, platform: Platform, location: SourceRange | None) -> ResolvedBase:
         """Return what `name` stands for on `platform`."""
@@ -143,7 +170,7 @@ class StoreResolver:
         self, name: str, platform: Platform, location: SourceRange | None
     ) -> tuple[ResolvedBase, StoredImage | None]:
         context = self._contexts.get(_normal(name))
-        if context is not None and context.kind == "folder":
+        if context is not None and context.kind in _FOLDERS:
             return ResolvedBase(name, name, self._folder_config, "context-local"), None
         text = name if context is None else context.value
         progress: VertexProgress | None = None

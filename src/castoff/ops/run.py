@@ -9,17 +9,19 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from castoff.errors import RunError, StepError
+from castoff.errors import RunError, StepError, UnsupportedError
+from castoff.oci.platform import Platform
 from castoff.ops.filesystem import FileSystem, Forms, restored
 from castoff.ops.runmounts import MountPlan
 from castoff.ops.workspace import DEFAULT_EPOCH
 from castoff.sandbox.spec import Network, ProcessSpec, RootSpec
-from castoff.solve.cachekey import cache_key
+from castoff.solve.explain import KeyParts, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from castoff.ops.sources import Result
+    from castoff.ops.sshagent import SshAgents
     from castoff.ops.workspace import Workspace
     from castoff.plan.step import RunStep
     from castoff.solve.cache import CacheRecord
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _TAIL = 16 << 10
+_CANT_EXECUTE = 126
+_FOREIGN = b"exec format error"
+"""What the sandbox, and shells, say of a program that the kernel does not know how to run."""
 
 
 class SecretGetter(Protocol):
@@ -47,8 +52,9 @@ class RunOptions:
         rlimits: (name, soft, hard).
         shm_size: of /dev/shm, in bytes; 0 for the default.
         secrets: content by id.
+        agents: ssh agents by id.
         allowed: entitlements, such as ``security.insecure``.
-        platform: what the steps run for.
+        platform: what a step runs for.
     """
 
     network: str = "host"
@@ -56,6 +62,7 @@ class RunOptions:
     rlimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 0
     secrets: SecretGetter | None = None
+    agents: SshAgents | None = None
     allowed: frozenset[str] = frozenset()
     platform: str = ""
 
@@ -67,6 +74,7 @@ class RunOp:
         self._workspace = workspace
         self._step = step
         self._options = options
+        self.parts: KeyParts = ()
 
     def _network(self) -> str:
         step = self._step
@@ -82,21 +90,21 @@ class RunOp:
                 "--security=insecure is not allowed", hint="allow it with castoff build --allow security.insecure"
             )
         epoch = self._workspace.variant.epoch
-        return cache_key(
-            "run",
-            _below(inputs).key,
-            step.argv,
-            step.env,
-            step.workdir,
-            step.user,
-            tuple((script.name, script.data, script.mode) for script in step.scripts),
-            MountPlan(self._workspace, step, inputs).key(),
-            self._network(),
-            step.security,
-            options.platform,
-            tuple(sorted(name for name, _address in options.hosts)),
-            None if epoch == DEFAULT_EPOCH else str(epoch),
+        self.parts = (
+            ("below", _below(inputs).key),
+            ("command", step.argv),
+            ("environment", step.env),
+            ("working directory", step.workdir),
+            ("user", step.user),
+            ("heredocs", tuple((script.name, script.data, script.mode) for script in step.scripts)),
+            ("mounts", MountPlan(self._workspace, step, inputs).key()),
+            ("network mode", self._network()),
+            ("security mode", step.security),
+            ("platform", options.platform),
+            ("hosts", tuple(sorted(name for name, _address in options.hosts))),
+            ("SOURCE_DATE_EPOCH", None if epoch == DEFAULT_EPOCH else str(epoch)),
         )
+        return key_of("run", self.parts)
 
     def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> FileSystem | None:
         """Return the recorded result."""
@@ -135,7 +143,7 @@ class RunOp:
     def _spec(self, root: RootSpec, below: FileSystem, mounts: MountPlan, stack: contextlib.ExitStack) -> ProcessSpec:
         step, options = self._step, self._options
         user = self._workspace.exec_user(below.tree(), step.user)
-        prepared = mounts.prepare(stack, options.secrets or {})
+        prepared = mounts.prepare(stack, options.secrets or {}, options.agents)
         env = dict(item.partition("=")[::2] for item in (*step.proxy_env, *step.env))
         env.setdefault("HOME", user.home or "/")
         epoch = self._workspace.variant.epoch
@@ -179,6 +187,14 @@ class RunOp:
             stack.callback(process.kill)
             _pump({out_read: 1, err_read: 2}, progress, tail)
             code = process.wait()
+        if code == _CANT_EXECUTE and _FOREIGN in tail.data() and self._options.platform != str(Platform.host()):
+            platform = self._options.platform
+            raise UnsupportedError(
+                f"a program of the step can't be executed here: it seems to be made for {platform}",
+                feature=f"running programs for {platform}",
+                hint="register an emulator (binfmt_misc; on Debian: apt-get install qemu-user-static binfmt-support),"
+                " or do the work in a stage FROM --platform=$BUILDPLATFORM",
+            )
         if code:
             raise RunError(
                 f'process "{" ".join(spec.argv)}" did not complete successfully: exit code: {code}',

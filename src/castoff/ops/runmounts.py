@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from castoff.errors import StepError, UnsupportedError
+from castoff.errors import StepError
 from castoff.fs.ownership import DirectOwnership, Owner
 from castoff.fs.resolve import clean
 from castoff.mount import Mount, MountKind
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from castoff.ops.filesystem import FileSystem
     from castoff.ops.run import SecretGetter
     from castoff.ops.sources import Result
+    from castoff.ops.sshagent import SshAgents
     from castoff.ops.workspace import Workspace
     from castoff.plan.step import RunStep, Source
 
@@ -96,12 +97,11 @@ class MountPlan:
         request = Request((path,))
         return step_source.content_digest(request, owners=step_source.has_owners)
 
-    def prepare(self, stack: contextlib.ExitStack, secrets: SecretGetter) -> Prepared:
+    def prepare(self, stack: contextlib.ExitStack, secrets: SecretGetter, agents: SshAgents | None = None) -> Prepared:
         """Return the mounts, ready; `stack` undoes what they need once the step has ended.
 
         Raises:
-            StepError: a secret is required and was not given.
-            UnsupportedError: a mount is of a kind that can't be made yet.
+            StepError: a secret or an agent is required and was not given.
         """
         prepared = Prepared()
         mounts: list[Mount] = []
@@ -118,12 +118,7 @@ class MountPlan:
                 case SecretMount():
                     mounts.extend(_secret(mount, secrets, prepared.env))
                 case SshMount():
-                    if mount.required:
-                        raise UnsupportedError(
-                            "--mount=type=ssh needs an agent, and castoff does not forward one yet",
-                            feature="ssh agent forwarding",
-                            hint="give a key as a secret instead",
-                        )
+                    mounts.extend(self._agent(mount, agents, stack, prepared.env))
         mounts.extend(
             Mount(
                 MountKind.FILE,
@@ -136,6 +131,22 @@ class MountPlan:
         )
         prepared.mounts = tuple(mounts)
         return prepared
+
+    def _agent(
+        self, mount: SshMount, agents: SshAgents | None, stack: contextlib.ExitStack, env: dict[str, str]
+    ) -> list[Mount]:
+        if agents is None:
+            if mount.required:
+                raise no_agent(mount.id)
+            return []
+        number = [other for other in self._step.mounts if isinstance(other, SshMount)].index(mount)
+        made = agents.mount(mount, number, stack)
+        if made is None:
+            if mount.required:
+                raise no_agent(mount.id)
+            return []
+        env.setdefault("SSH_AUTH_SOCK", made.target)
+        return [made]
 
     def _bind(self, mount: BindMount, stack: contextlib.ExitStack) -> Mount:
         if isinstance(mount.source, ScratchSource):
@@ -180,6 +191,7 @@ class MountPlan:
             except BlockingIOError:
                 continue
             break
+        os.utime(descriptor)  # pruning begins with what was not used for longest
         self._make_cache(mount, path)
         return Mount(MountKind.BIND, mount.target, path, readonly=mount.read_only)
 
@@ -223,6 +235,11 @@ class MountPlan:
         skip = len(top) + 1 if top else 0
         changes = [Added(replace(entry, path=entry.path[skip:])) for entry in tree.walk(top) if entry.path != top]
         write_changes(changes, folder, UnionTree(), DirectOwnership(), self._workspace.userxattr)
+
+
+def no_agent(name: str) -> StepError:
+    """Return the error for a step that requires an ssh agent which was not given."""
+    return StepError(f"no ssh agent {name} was given, and the step requires it", hint=f"give it with --ssh {name}")
 
 
 def _secret(mount: SecretMount, secrets: SecretGetter, env: dict[str, str]) -> list[Mount]:

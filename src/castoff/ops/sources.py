@@ -48,15 +48,19 @@ class _StageTree:
 
     def __init__(self, tree: UnionTree) -> None:
         self._tree = tree
+        self._digests: dict[bytes, bytes] = {}
         self.lstat = tree.lstat
         self.listdir = tree.listdir
         self.walk = tree.walk
 
     def digest(self, entry: FileEntry) -> bytes:
-        """Return the sha256 digest of a file."""
+        """Return the sha256 digest of a file, which is read once."""
         if entry.source is None:
             return hashlib.sha256(entry.data or b"").digest()
-        return hash_file(entry.source, Fingerprint.of(os.lstat(entry.source)))
+        digest = self._digests.get(entry.source)
+        if digest is None:
+            digest = self._digests[entry.source] = hash_file(entry.source, Fingerprint.of(os.lstat(entry.source)))
+        return digest
 
     def describe(self, path: bytes) -> str:
         """Return what to say of a missing path."""
@@ -88,7 +92,9 @@ class FileSystemSource:
         if known is not None:
             return known
         tree = _StageTree(self._filesystem.tree())
-        content = content_digest(tree, select(tree, request), owners=owners)
+        selection = select(tree, request)
+        content = content_digest(tree, selection, owners=owners)
+        self._workspace.listings.keep(content, tree, selection, owners=owners)
         self._workspace.cache.save(memo, CacheRecord(facts={"content": content}))
         return content
 
@@ -176,15 +182,35 @@ class LoadedContext:
             digest = self._digests.get(request)
             if digest is None:
                 digest = content_digest(self._tree, self._select(request), owners=False)
+                self._workspace.listings.keep(digest, self._tree, self._select(request), owners=False)
                 self._digests[request] = digest
             return digest
 
 
-Result = FileSystem | LoadedContext
+class Fetched:
+    """What ADD fetches from elsewhere, as the result of a vertex. Nothing but ADD has one as an input."""
+
+    def __init__(self, source: StepSource) -> None:
+        self._source = source
+
+    def as_source(self) -> StepSource:
+        """Return what reads it."""
+        return self._source
+
+    def as_filesystem(self, request: Request) -> FileSystem:
+        """Refuse.
+
+        Raises:
+            ContextError: always.
+        """
+        raise ContextError(f"what ADD fetches can't be mounted: {' '.join(request.sources)}")
+
+
+Result = FileSystem | LoadedContext | Fetched
 """What a vertex leaves."""
 
 
-class _LookingOp:
+class LookingOp:
     """An operation that only looks: nothing of it is remembered, and it is done each time."""
 
     def key(self, inputs: Sequence[Result], progress: VertexProgress) -> CacheKey | None:
@@ -203,7 +229,7 @@ class _LookingOp:
         return None
 
 
-class ContextOp(_LookingOp):
+class ContextOp(LookingOp):
     """Looks at what the steps will ask of a build context, and reads what has changed since it was last read."""
 
     def __init__(self, workspace: Workspace, context: LocalContext, requests: Sequence[Request]) -> None:
@@ -226,7 +252,7 @@ class ContextOp(_LookingOp):
         return loaded
 
 
-class BaseOp(_LookingOp):
+class BaseOp(LookingOp):
     """The file system of an image, or the empty one: nothing is unpacked before a step needs its files."""
 
     def __init__(self, make: FileSystem) -> None:
@@ -239,7 +265,7 @@ class BaseOp(_LookingOp):
         return self._make
 
 
-class ContextBaseOp(_LookingOp):
+class ContextBaseOp(LookingOp):
     """A build context as what a stage starts from: all of its files. The file system has a key of its own."""
 
     def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:

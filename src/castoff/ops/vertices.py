@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from castoff.errors import PlanError
+from castoff.errors import CastoffError
 from castoff.ops.copy import CopyOp, WorkdirOp
 from castoff.ops.filesystem import FileSystem, base_chain
+from castoff.ops.parts import source_parts
 from castoff.ops.run import RunOp
 from castoff.ops.runmounts import mount_sources
 from castoff.ops.select import Request
 from castoff.ops.sources import BaseOp, ContextBaseOp, ContextOp
-from castoff.plan.paths import source_kind
 from castoff.plan.stage import ImageBase, ScratchBase, StageBase
 from castoff.plan.step import (
     BindMount,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from castoff.context.local import LocalContext
+    from castoff.ops.remote import Remotes
     from castoff.ops.resolver import StoreResolver
     from castoff.ops.run import RunOptions
     from castoff.ops.sources import Result
@@ -50,12 +51,14 @@ class VertexOptions:
         no_cache: whether every step runs anew.
         open_context: gives a context by name; "" is the main one.
         prefix: of the vertices' ids, where one build has several graphs.
+        remotes: gives what fetches the remote sources of ADD.
     """
 
     run: RunOptions
     no_cache: bool
     open_context: Callable[[str], LocalContext]
     prefix: str = ""
+    remotes: Callable[[], Remotes] | None = None
 
 
 class GraphVertices:
@@ -94,13 +97,14 @@ class GraphVertices:
             inputs = [here]
             match payload:
                 case RunStep():
-                    op: RunOp | CopyOp | WorkdirOp = RunOp(self._workspace, payload, self._options.run)
+                    options = replace(self._options.run, platform=str(stage.platform))
+                    op: RunOp | CopyOp | WorkdirOp = RunOp(self._workspace, payload, options)
                     inputs += [self._source(source) for source in mount_sources(payload)]
                 case CopyStep():
-                    _refuse_remote(step, payload)
                     op = CopyOp(self._workspace, payload)
-                    if payload.sources:
-                        inputs.append(self._source(payload.source))
+                    for part in source_parts(payload):
+                        own = self._remote(step, payload, part.remote) if part.remote else None
+                        inputs.append(own or self._source(payload.source))
                 case WorkdirStep():
                     op = WorkdirOp(self._workspace, payload)
                 case _:
@@ -164,6 +168,30 @@ class GraphVertices:
             case _:
                 return self._empty()
 
+    def _remote(self, step: Step, payload: CopyStep, source: str) -> Vertex[Result]:
+        """Return the vertex of a remote source of ADD.
+
+        Raises:
+            CastoffError: the source is not well formed.
+        """
+        from castoff.context.gitsource import hide_password
+        from castoff.ops.remote import RemoteOp
+
+        assert self._options.remotes is not None
+        key = ("remote", source, payload.checksum, payload.keep_git_dir)
+        vertex = self._shared.get(key)
+        if vertex is None:
+            try:
+                op = RemoteOp(self._workspace, self._options.remotes(), payload, source)
+            except CastoffError as error:
+                error.location = error.location or step.location
+                raise
+            number = sum(isinstance(other, tuple) and other[0] == "remote" for other in self._shared)
+            vertex = self._shared[key] = Vertex(
+                f"{self._options.prefix}remote {number}", hide_password(source), op, location=step.location
+            )
+        return vertex
+
     def _context(self, name: str) -> Vertex[Result]:
         key = ("context", name)
         vertex = self._shared.get(key)
@@ -183,25 +211,9 @@ class GraphVertices:
                 yield Request(("/",))
             for step in stage.steps:
                 payload = step.payload
-                if isinstance(payload, CopyStep) and payload.source == wanted and payload.sources:
-                    yield Request(payload.sources, payload.excludes, payload.parents)
+                if isinstance(payload, CopyStep) and payload.source == wanted:
+                    yield from (part.request for part in source_parts(payload) if not part.remote)
                 elif isinstance(payload, RunStep):
                     for mount in payload.mounts:
                         if isinstance(mount, BindMount | CacheMount) and mount.source == wanted:
                             yield Request((mount.source_path,))
-
-
-def _refuse_remote(step: Step, payload: CopyStep) -> None:
-    """Refuse ADD of what is not in a build context, before any step runs.
-
-    Raises:
-        PlanError: a source is a URL or a git repository.
-    """
-    for source in payload.sources:
-        kind = source_kind(source)
-        if kind != "local":
-            raise PlanError(
-                f"ADD of {'a git repository' if kind == 'git' else 'a URL'} is not supported yet: {source}",
-                hint="download it before the build, and copy it from the build context",
-                location=step.location,
-            )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from castoff.errors import SandboxError
 from castoff.image.users import USER_FILES, exec_user
+from castoff.ops.listing import ListingStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,7 @@ class Workspace:
         self.cache = storage.cache
         self.userxattr = storage.userxattr
         self.variant = variant
+        self.listings = ListingStore(storage.store.cache)
         self._start_executor = start_executor
         self._users: dict[tuple[bytes | None, bytes | None, str], ExecUser] = {}
         self._executor: Executor | None = None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from castoff.oci.platform import Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from castoff.location import SourceRange
     from castoff.plan.stage import Stage
     from castoff.plan.step import NetworkMode
@@ -27,6 +29,8 @@ class PlanRequest:
         no_cache_filter: names of stages that must run again.
         network: the mode of steps that don't say ``--network``.
         show_platform: whether progress names the platform of each step (several platforms are built at once).
+        source_time: gives the time of a remote source in seconds since 1970, or None for one that has none: of the
+            build context (``context``), of a named context, or of a URL. It may use the network.
     """
 
     target: str = ""
@@ -38,6 +42,7 @@ class PlanRequest:
     no_cache_filter: tuple[str, ...] = ()
     network: NetworkMode = "default"
     show_platform: bool = False
+    source_time: Callable[[str], int | None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

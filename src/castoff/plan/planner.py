@@ -6,16 +6,20 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from castoff.dockerfile.culprit import point_at
+from castoff.dockerfile.instructions import Add
 from castoff.dockerfile.parser import Dockerfile, parse_trigger
 from castoff.dockerfile.suggest import hint
 from castoff.dockerfile.words import WordLexer
-from castoff.errors import InvalidReferenceError, PlanError
+from castoff.errors import CastoffError, InvalidReferenceError, PlanError
 from castoff.oci.config import ContainerConfig
 from castoff.oci.platform import Platform
 from castoff.plan.assemble import assemble
 from castoff.plan.draft import Command, Draft, Drafts, split_stages, triggers_of
 from castoff.plan.graph import PlanRequest, PlanWarning, StageGraph
+from castoff.plan.paths import source_kind
 from castoff.plan.scope import (
+    EPOCH_ARG,
     automatic_args,
     build_args,
     epoch_of,
@@ -52,7 +56,11 @@ def plan(dockerfile: Dockerfile, request: PlanRequest, resolver: ImageResolver) 
         PlanError: an instruction asks for something that makes no sense.
         CastoffError: what the resolver raises, with the place.
     """
-    return _Planner(dockerfile, request, resolver).plan()
+    try:
+        return _Planner(dockerfile, request, resolver).plan()
+    except CastoffError as error:
+        point_at(error, dockerfile.lines)
+        raise
 
 
 class _Planner:
@@ -78,6 +86,8 @@ class _Planner:
             draft.commands = [] if draft.replaced else [Command(item) for item in commands]
             self.drafts.add(draft)
         epoch = epoch_of(given, names, self._is_source)
+        if epoch is None:
+            epoch = self._source_epoch(given if EPOCH_ARG in given else names)
         target = self.drafts.target(self.request.target)
         self.drafts.check_order()
         lone = self.drafts.only_one()
@@ -86,6 +96,25 @@ class _Planner:
         made = tuple(self._stage(draft, scope, draft is target, lone) for draft in needed)
         self._warn_of_arguments(automatic)
         return StageGraph(made, tuple(self.warnings), tuple(self.drafts.names), epoch)
+
+    def _source_epoch(self, names: dict[str, str]) -> int | None:
+        """Return the time of the source that SOURCE_DATE_EPOCH names, which becomes its value; None for none.
+
+        A stage has the time of what its only instruction adds.
+        """
+        name = names.get(EPOCH_ARG, "")
+        if not name or self.request.source_time is None:
+            return None
+        draft = self.drafts.find(name, None)
+        if draft is not None and not draft.replaced:
+            only = draft.commands[0].instruction if len(draft.commands) == 1 else None
+            if not isinstance(only, Add) or len(only.sources) != 1 or source_kind(only.sources[0]) == "local":
+                return None
+            name = only.sources[0]
+        seconds = self.request.source_time(name)
+        if seconds is not None:
+            names[EPOCH_ARG] = str(seconds)
+        return seconds
 
     def _is_source(self, name: str) -> bool:
         return self.drafts.find(name, None) is not None or self.sources.context_kind(name) != "none"
@@ -104,7 +133,8 @@ class _Planner:
 
     def _platform(self, head: From, names: dict[str, str]) -> Platform:
         text = expand(self.lexer, head.platform, names, head.location)
-        near = hint(head.platform.strip("${}"), names)
+        unset = sorted(self.lexer.expand(head.platform, names).unmatched)
+        near = next(filter(None, (hint(name, names) for name in unset)), None)
         if not text:
             raise PlanError(f"empty platform value from expression {head.platform}", hint=near, location=head.location)
         try:

@@ -74,5 +74,6 @@ def check_signal(text: str) -> None:
         name = text.upper().removeprefix("SIG")
         known = name in _SIGNALS or _REAL_TIME.fullmatch(name) is not None
     if not known:
-        near = hint(text.upper().removeprefix("SIG"), sorted(_SIGNALS))
+        prefix = "SIG" if text.upper().startswith("SIG") else ""
+        near = hint(text.upper(), [prefix + name for name in sorted(_SIGNALS)])
         raise PlanError(f"invalid signal: {text}", hint=near)

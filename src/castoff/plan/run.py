@@ -70,6 +70,7 @@ def run(item: Run, scope: StageScope) -> Made:
         network=item.network if item.network in ("none", "host") else scope.build.network,
         security=item.security,
         proxy_env=tuple(pair for pair in scope.build.proxy_env if pair.partition("=")[0] not in state.env),
+        arguments=tuple(state.args),
     )
     hidden = {mount.env: "****" for mount in mounts if isinstance(mount, SecretMount) and mount.env}
     name = capitalised(item.text + line.summary, scope.build.lexer.for_display(), {**state.env, **hidden})

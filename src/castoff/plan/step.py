@@ -154,6 +154,7 @@ class RunStep:
         network: the mode of the step; ``default`` is the mode of the request.
         security: ``insecure`` wants the request's leave.
         proxy_env: proxy variables of the request for the process only: in no cache key, no history and no image.
+        arguments: names of the variables in `env` that are ARGs, for messages: in no cache key.
     """
 
     argv: tuple[str, ...]
@@ -166,6 +167,7 @@ class RunStep:
     network: NetworkMode = "default"
     security: SecurityMode = "sandbox"
     proxy_env: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,10 @@ class DirectoryCacheStore:
         """Return the record of a key."""
         try:
             with open(self._path(key), "rb") as file:
-                return CacheRecord.from_json(json.loads(file.read()))
+                record = CacheRecord.from_json(json.loads(file.read()))
+                with contextlib.suppress(OSError):
+                    os.utime(file.fileno())  # pruning begins with what was not used for longest
+                return record
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from castoff.errors import CastoffError
 from castoff.events import VertexState
 from castoff.linux.threads import interrupt
+from castoff.solve.explain import Decision, Outcome
 from castoff.solve.progress import VertexProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from castoff.events import Observer
     from castoff.solve.cache import CacheRecord, CacheStore
     from castoff.solve.cachekey import CacheKey
+    from castoff.solve.explain import Watcher
     from castoff.solve.vertex import Vertex
 
 R = TypeVar("R")
@@ -36,16 +40,25 @@ class Canceled(CastoffError):  # noqa: N818  (the field's own word, as in Vertex
 class Solver(Generic[R]):
     """Solves one graph once. `solve` blocks; everything else happens in threads that end with it."""
 
-    def __init__(self, cache: CacheStore, observer: Observer, on_cancel: Callable[[], None]) -> None:
-        """Take the cache, the observer, and what ends all running work when the build is given up."""
+    def __init__(
+        self,
+        cache: CacheStore,
+        observer: Observer,
+        on_cancel: Callable[[], None],
+        watcher: Watcher[R] | None = None,
+    ) -> None:
+        """Take the cache, the observer, what ends all running work when the build is given up, and who is told why."""
         self._cache = cache
         self._observer = observer
+        self._watcher = watcher
         self._on_cancel = on_cancel
         self._changed = threading.Condition()
         self._ready: deque[Vertex[R]] = deque()
         self._waiting: dict[str, int] = {}
         self._dependants: dict[str, list[Vertex[R]]] = {}
         self._results: dict[str, R] = {}
+        self._turns: dict[CacheKey, threading.Lock] = {}
+        self._made: set[CacheKey] = set()
         self._records: dict[CacheKey, tuple[Vertex[R], CacheRecord | None]] = {}
         self._left = 0
         self._idle = 0
@@ -78,6 +91,10 @@ class Solver(Generic[R]):
     def result(self, vertex: Vertex[R]) -> R:
         """Return the result of a vertex that was solved."""
         return self._results[vertex.id]
+
+    def has_result(self, vertex: Vertex[R]) -> bool:
+        """Tell whether a vertex was solved."""
+        return vertex.id in self._results
 
     def flush(self) -> None:
         """Save the records that have grown since their vertices were solved, such as by a layer that was made."""
@@ -151,25 +168,24 @@ class Solver(Generic[R]):
             if not self._left or len(self._ready) > 1:
                 self._changed.notify_all()
 
+    def _turn(self, key: CacheKey | None) -> AbstractContextManager[object]:
+        """Return what is held while the vertex of a key is worked on: that of an equal one waits, and finds its record.
+
+        Builds for several platforms have equal vertices where a stage runs for the platform that builds.
+        """
+        if key is None:
+            return nullcontext()
+        with self._changed:
+            return self._turns.setdefault(key, threading.Lock())
+
     def _one(self, vertex: Vertex[R]) -> R:
         progress = VertexProgress(self._observer, vertex.id, vertex.name, visible=vertex.visible)
         inputs = [self._results[item.id] for item in vertex.inputs]
         progress.state(VertexState.STARTED)
         try:
             key = vertex.op.key(inputs, progress)
-            if key is not None and not vertex.ignore_cache:
-                record = self._cache.load(key)
-                result = None if record is None else vertex.op.restore(key, record, inputs)
-                if result is not None:
-                    self._records[key] = (vertex, record)
-                    progress.state(VertexState.CACHED)
-                    return result
-            result = vertex.op.execute(key, inputs, progress)
-            if key is not None:
-                record = vertex.op.record(result)
-                if record is not None:
-                    self._cache.save(key, record)
-                self._records[key] = (vertex, record)
+            with self._turn(key):
+                result, cached = self._restore_or_execute(vertex, key, inputs, progress)
         except BaseException as error:
             if self._stopped:
                 progress.state(VertexState.CANCELED)
@@ -179,8 +195,41 @@ class Solver(Generic[R]):
             message = error.message if isinstance(error, CastoffError) else str(error)
             progress.state(VertexState.FAILED, message)
             raise
-        progress.state(VertexState.DONE)
+        progress.state(VertexState.CACHED if cached else VertexState.DONE)
         return result
+
+    def _restore_or_execute(
+        self, vertex: Vertex[R], key: CacheKey | None, inputs: Sequence[R], progress: VertexProgress
+    ) -> tuple[R, bool]:
+        """Return the result of a vertex, and whether it came from the cache."""
+        if self._stopped:
+            raise Canceled(f"{vertex.name} was canceled")
+        if key is None:
+            return vertex.op.execute(None, inputs, progress), False
+        outcome, record = Outcome.IGNORED, None
+        # What this very build has done need not be done again, whatever is to be ignored.
+        if not vertex.ignore_cache or key in self._made:
+            record = self._cache.load(key)
+            result = None if record is None else vertex.op.restore(key, record, inputs)
+            if result is not None:
+                self._records[key] = (vertex, record)
+                self._tell(vertex, key, inputs, Outcome.CACHED, record)
+                return result, True
+            outcome = Outcome.MISSING if record is None else Outcome.LOST
+        self._tell(vertex, key, inputs, outcome, record)
+        result = vertex.op.execute(key, inputs, progress)
+        made = vertex.op.record(result)
+        if made is not None:
+            self._cache.save(key, made)
+        self._records[key] = (vertex, made)
+        self._made.add(key)
+        return result, False
+
+    def _tell(
+        self, vertex: Vertex[R], key: CacheKey, inputs: Sequence[R], outcome: Outcome, record: CacheRecord | None
+    ) -> None:
+        if self._watcher is not None:
+            self._watcher.decided(Decision(vertex, key, inputs, outcome, record))
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:

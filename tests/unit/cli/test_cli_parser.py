@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import sys
+import tarfile
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from castoff.cli import values
-from castoff.cli.build_request import find_dockerfile, make_request, secret_source
+from castoff.cli.build_request import find_dockerfile, make_request, secret_source, ssh_source
 from castoff.cli.main import main
 from castoff.cli.parser import VERBS, help_text, parse_verb, split_global, split_verb
 from castoff.cli.root import store_root
 from castoff.errors import CastoffError, ContextError, UsageError
+from castoff.request import SshSource
 
 
 def build_args(*argv: str) -> Namespace:
@@ -234,6 +236,36 @@ def test_secrets(tmp_path: Path) -> None:
     for wrong in ("", "id=gone,env=GONE", "id=a,id=b", f"id=a,src={path},env=TOKEN", '"id=a'):
         with pytest.raises(UsageError):
             secret_source(wrong, environ)
+
+
+def test_ssh_agents(tmp_path: Path) -> None:
+    key, other = tmp_path / "key", tmp_path / "other"
+    key.write_text("k")
+    other.write_text("k")
+    environ = {"SSH_AUTH_SOCK": str(key)}
+    assert ssh_source("default", environ).paths == (str(key),)
+    assert ssh_source("deploy", environ).id == "deploy"
+    assert ssh_source(f"a={key},{other}", {}) == SshSource("a", (str(key), str(other)))
+    for wrong in ("", "=x", "a=", f"a={tmp_path}", f"a={tmp_path}/gone", "default"):
+        with pytest.raises(UsageError):
+            ssh_source(wrong, {})
+
+
+def test_contexts_that_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("https://example.com/x.git#main", "http://h/ctx.tar", "git@h:x.git", "me@h:x.git", "github.com/a/b"):
+        source = find_dockerfile(url, "d/Dockerfile", fetch=True)
+        assert (source.context, source.path, source.data) == (url, "d/Dockerfile", None)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("Dockerfile"))
+    monkeypatch.setattr(sys, "stdin", Input(archive.getvalue()))
+    source = find_dockerfile("-", "other", fetch=True)
+    assert source.stream is not None
+    assert (source.path, source.context) == ("other", "")
+    source.fetched.append(b"FROM scratch")
+    assert source.read("Dockerfile") == b"FROM scratch"
+    monkeypatch.setattr(sys, "stdin", Input(b"FROM scratch\n"))
+    assert find_dockerfile("-", "", fetch=True).data == b"FROM scratch\n"
 
 
 class Input:

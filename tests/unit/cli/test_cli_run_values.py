@@ -47,9 +47,8 @@ def test_everything_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ["-d", "image"],
         ["--network", "container:x", "image"],
-        ["-v", "name:/data", "image"],
+        ["-v", "na me:/data", "image"],
         ["-v", "/nowhere/at/all:/data", "image"],
         ["-v", "/tmp:relative", "image"],
         ["-v", "/tmp:/", "image"],
@@ -75,6 +74,7 @@ def test_volumes_and_tmpfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert volume("./:/x/../y/") == Volume(str(tmp_path), "/y")
     assert volume("/tmp:/x:rw,z") == Volume("/tmp", "/x")
     assert volume("/fresh") == Volume("", "/fresh")
+    assert volume("name:/x:ro") == Volume("", "/x", readonly=True, name="name")
     assert tmpfs("/run") == Tmpfs("/run")
     assert tmpfs("/run:rw,size=64m,mode=1777") == Tmpfs("/run", 64 << 20, 0o1777)
 

@@ -155,7 +155,7 @@ def test_a_trigger_takes_the_place_of_the_from_that_brought_it() -> None:
     ("text", "message", "hint", "line", "columns"),
     [
         ("FROM a\nRUM x\n", "unknown instruction: RUM", "did you mean RUN?", 2, (0, 3)),
-        ("FROM a\nCOPY --form=b c d\n", "unknown flag: --form", "did you mean from?", 2, (5, 11)),
+        ("FROM a\nCOPY --form=b c d\n", "unknown flag: --form", "did you mean --from?", 2, (5, 11)),
         ("FROM a\nRUN --device=x y\n", "unknown flag: --device", "stable", 2, (4, 12)),
         ("FROM a\nRUN --network=lan x\n", "invalid network mode", "default", 2, (4, 17)),
         ("FROM a\nRUN x \\\n  && y\n\nFRM b\n", "unknown instruction: FRM", "FROM", 5, (0, 3)),
@@ -164,7 +164,7 @@ def test_a_trigger_takes_the_place_of_the_from_that_brought_it() -> None:
         ("FROM a AS 1b\n", "invalid name for build stage", None, 1, (10, 12)),
         ("FROM a\nSHELL bash\n", "JSON form", "SHELL [", 2, (0, 5)),
         ("FROM a\nRUN <<E\nx\n", "unterminated heredoc", "E ends it", 2, (None, None)),
-        ("# escape=x\nFROM a\n", "invalid escape token", None, 1, (None, None)),
+        ("# escape=x\nFROM a\n", "invalid escape token", None, 1, (9, 10)),
         ("# escape=`\n# escape=`\nFROM a\n", "only one escape parser directive", None, 2, (None, None)),
         ("FROM a\nHEALTHCHECK --interval=3 CMD x\n", "duration", "30s", 2, (12, 24)),
         ("FROM a\nONBUILD FROM b\n", "isn't allowed as an ONBUILD trigger", None, 2, (0, 7)),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ops_rig import OpsRig, file_, folder
 
-from castoff.errors import StepError, UnsupportedError
+from castoff.errors import StepError
 from castoff.mount import Mount, MountKind
 from castoff.ops.runmounts import MountPlan, Prepared, mount_sources
 from castoff.plan.step import (
@@ -147,11 +147,12 @@ def test_secrets_are_files_or_variables_and_required_ones_must_be_there(mounter:
     assert "hush" not in repr(prepared.mounts)
 
 
-def test_a_required_ssh_agent_is_an_error_that_names_the_feature(mounter: Mounter) -> None:
+def test_a_required_ssh_agent_that_was_not_given_is_an_error(mounter: Mounter) -> None:
     assert mounter.prepare(SshMount()).mounts == ()
-    with pytest.raises(UnsupportedError) as caught:
-        mounter.prepare(SshMount(required=True))
-    assert caught.value.feature == "ssh agent forwarding"
+    with pytest.raises(StepError, match="no ssh agent deploy was given") as caught:
+        mounter.prepare(SshMount("deploy", required=True))
+    assert caught.value.hint is not None
+    assert "--ssh deploy" in caught.value.hint
 
 
 def test_scripts_and_memory_are_mounted_where_they_are_wanted(mounter: Mounter) -> None:

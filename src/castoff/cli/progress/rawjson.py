@@ -106,4 +106,12 @@ def _status(vertex: VertexView, record: Record) -> dict[str, Any]:
 def _warning(record: Record) -> dict[str, Any]:
     _, message, rule, place = record
     text = (f"{rule}: " if rule else "") + message + (f" ({place})" if place else "")
-    return {"level": 1, "short": base64.b64encode(text.encode("utf-8", "replace")).decode()}
+    value: dict[str, Any] = {"level": 1, "short": base64.b64encode(text.encode("utf-8", "replace")).decode()}
+    if rule:
+        from castoff.dockerfile.lint.rules import RULES
+
+        for known in RULES:
+            if known.name == rule:
+                value["detail"] = [base64.b64encode(known.description.encode()).decode()]
+                value["url"] = known.url
+    return value
