@@ -79,7 +79,7 @@ def _boolean(flag: str, separator: str, value: str) -> str:
 
 def _suggestion(name: str, known: Mapping[str, FlagKind]) -> str | None:
     if match := nearest(name, known):
-        return f"did you mean --{match}?"
+        return f"did you mean {match}?"
     if not known:
         return "this instruction has no flags"
     return "its flags are " + ", ".join(f"--{flag}" for flag in sorted(known))

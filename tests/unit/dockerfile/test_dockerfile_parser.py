@@ -155,7 +155,7 @@ def test_a_trigger_takes_the_place_of_the_from_that_brought_it() -> None:
     ("text", "message", "hint", "line", "columns"),
     [
         ("FROM a\nRUM x\n", "unknown instruction: RUM", "did you mean RUN?", 2, (0, 3)),
-        ("FROM a\nCOPY --form=b c d\n", "unknown flag: --form", "did you mean --from?", 2, (5, 11)),
+        ("FROM a\nCOPY --form=b c d\n", "unknown flag: --form", "did you mean from?", 2, (5, 11)),
         ("FROM a\nRUN --device=x y\n", "unknown flag: --device", "stable", 2, (4, 12)),
         ("FROM a\nRUN --network=lan x\n", "invalid network mode", "default", 2, (4, 17)),
         ("FROM a\nRUN x \\\n  && y\n\nFRM b\n", "unknown instruction: FRM", "FROM", 5, (0, 3)),

@@ -37,7 +37,7 @@ class Images:
         ("FROM a AZ b", "FROM", "did you mean AS?"),
         ("FROM --platform=$BULDPLATFORM a", "$BULDPLATFORM", "did you mean BUILDPLATFORM?"),
         ("FROM --platform=x/y/z/w a", "x/y/z/w", "a platform looks like linux/amd64 or linux/arm/v7"),
-        (BASE + "COPY --form=b x y", "--form", "did you mean --from?"),
+        (BASE + "COPY --form=b x y", "--form", "did you mean from?"),
         (BASE + "COPY --from=$b x y", "--from", None),
         (BASE + "COPY --from=5 x y", "5", "the stages are numbered from 0 to 0"),
         (BASE + "COPY --from=b x y", "b", "b needs b"),
