@@ -115,7 +115,7 @@ while True:
     store.images.set_(Reference.parse(f"app:{number}"), image, 1)
     number += 1
 """
-    for _ in range(3):
+    for number in range(3):
         process = python(program, root)
         assert process.stdout is not None
         assert process.stdout.readline() == "tagging\n"
@@ -123,7 +123,8 @@ while True:
         process.communicate()
         with DirectoryStore.open_(root) as store:
             assert "app:first" in {record.name for record in store.images}
-            random_image(store, "app:next", seed="next")
+            # Another image each time: a tag that changes nothing writes nothing, and takes nothing over.
+            random_image(store, f"app:next{number}", seed=f"next{number}")
         assert [name for name in os.listdir(root) if name.startswith(".")] == []
 
 
