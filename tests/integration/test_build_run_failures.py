@@ -148,3 +148,13 @@ def test_a_cache_mount_survives_a_failure(bench: Bench) -> None:
     bench.fails(text, code=1)
     bench.good(bench.context({"Dockerfile": text.replace("exit 3", "cat /c/f > /seen")}))
     assert bench.read("t", "seen") == b"kept\n"
+
+
+@pytest.mark.parametrize("command", ['["/proc/self/exe", "-c", "1"]', '["/script"]', '["/link"]'])
+def test_no_step_runs_the_hosts_interpreter(bench: Bench, command: str) -> None:
+    text = bench.step(
+        f"RUN printf '#!/proc/self/exe\\n' > /script && chmod 755 /script && ln -s /proc/1/exe /link\nRUN {command}\n"
+    )
+    said = bench.fails(text, code=1)
+    assert "is a program of the host, not of the image" in said
+    assert one_sentence(said).endswith("exit code: 126")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SIGKILL = 9
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
+_MAX_SCRIPTS = 6  # the kernel follows five
 
 # Docker's default set: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW,
 # SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
@@ -136,6 +137,9 @@ def _search_path(env: Sequence[bytes]) -> bytes:
 
 def _execute_path(path: bytes, argv: Sequence[bytes], env: Sequence[bytes]) -> NoReturn:
     shown = _quote(path)
+    if _leads_to_own_program(path):
+        # Such as /proc/self/exe: until the exec, this process is the host's Python, which no image may run or hold.
+        _end(f"exec: {shown}: is a program of the host, not of the image", _NOT_EXECUTABLE)
     try:
         syscalls.execve(path, argv, env)
     except OSError as error:
@@ -150,6 +154,30 @@ def _execute_path(path: bytes, argv: Sequence[bytes], env: Sequence[bytes]) -> N
             sentence = f"exec: {shown}: {_strerror(error)}"
         _end(sentence, _NOT_FOUND if code in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE)
     raise AssertionError("execve returned")
+
+
+def _leads_to_own_program(path: bytes) -> bool:
+    """Tell whether a path, or the interpreter that its #! line names, is the program that this process runs."""
+    own = os.stat("/proc/self/exe")
+    for _ in range(_MAX_SCRIPTS):
+        try:
+            found = os.stat(path)
+            if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+                return True
+            if not stat.S_ISREG(found.st_mode):
+                return False
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            head = os.read(descriptor, 256)
+        finally:
+            os.close(descriptor)
+        words = head[2:].split(b"\n", 1)[0].split()
+        if head[:2] != b"#!" or not words:
+            return False
+        path = words[0]
+    return False
 
 
 def _quote(name: bytes) -> str:
