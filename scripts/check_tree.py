@@ -74,10 +74,13 @@ def ours(mark: str) -> bool:
 
 
 def tree_files() -> list[str]:
-    """List what is, or could be, committed; all but the hidden folders where git does not know this one."""
+    """List what is, or could be, committed; all but the hidden folders where this is no checkout of its own.
+
+    A folder inside of another checkout, which may ignore it, is not asked about there.
+    """
     command = ["git", "-C", str(ROOT), "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others"]
     listed = subprocess.run([*command, "--exclude-standard"], capture_output=True, check=False)
-    if listed.returncode == 0:
+    if (ROOT / ".git").exists() and listed.returncode == 0:
         return [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
     found: list[str] = []
     for folder, folders, names in os.walk(ROOT):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import ordinary_user as users  # noqa: E402
 
 NO_TESTS = 5
-COPIED = ("tests", "services", "bases", "pyproject.toml")
+COPIED = ("tests", "services", "bases", "docs", "scripts", "pyproject.toml", "README.md", "CHANGELOG.md")
 
 
 def main(arguments: list[str]) -> int:

@@ -138,6 +138,8 @@ class RemoteRunner(builds.IntegrationRunner):
     def _unpacked(self, archive: str, folder: str) -> str:
         """Return a layout as the value of a named context, by the digest of its image."""
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # Pythons before 3.11.4 know no filters; the archive is castoff's own.
+            options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(folder, **options)
         with open(f"{folder}/index.json", encoding="utf-8") as file:
             return f"oci-layout://{folder}@{json.load(file)['manifests'][0]['digest']}"

@@ -111,7 +111,7 @@ class Engine:
 
     def give(self, folder: str) -> None:
         """Make everything below a folder the user's."""
-        if self.owner is None:
+        if self.owner is None or os.geteuid() != 0:
             return
         os.chown(folder, *self.owner)
         for root, folders, files in os.walk(folder):

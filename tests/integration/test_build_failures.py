@@ -133,6 +133,7 @@ def test_nothing_outside_of_the_context_is_copied(root_bench: Bench) -> None:
     assert outcome.code != 0 or root_bench.entries(root_bench.layers("escape")[-1])["copied"].issym()
 
 
+@pytest.mark.needs_root
 def test_a_file_that_may_not_be_read(request: pytest.FixtureRequest) -> None:
     for bench in make_bench(request, "user"):
         context = bench.context({"Dockerfile": "FROM scratch\nCOPY . /\n", "closed": "x", "open": "y"})

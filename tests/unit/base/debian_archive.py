@@ -8,8 +8,10 @@ import http.server
 import io
 import lzma
 import os
+import shutil
 import subprocess
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -113,9 +115,8 @@ class Key:
 
 @contextmanager
 def new_key(folder: str, name: str) -> Iterator[Key]:
-    """Make a key, and end the agent that gpg starts."""
-    home = os.path.join(folder, name)
-    os.mkdir(home, 0o700)
+    """Make a key, and end the agent that gpg starts, whose socket needs a path of less than 108 bytes."""
+    home = tempfile.mkdtemp(prefix="castoff-gpg-", dir="/tmp")
     gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
     try:
         subprocess.run([*gpg, "--quick-gen-key", name, "ed25519", "sign", "never"], check=True, capture_output=True)
@@ -124,6 +125,7 @@ def new_key(folder: str, name: str) -> Iterator[Key]:
         yield Key(home, keyring)
     finally:
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False, capture_output=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @dataclass(slots=True)
