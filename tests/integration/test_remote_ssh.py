@@ -51,6 +51,14 @@ def tools(engine: Engine, key: str) -> None:
     engine.good(engine.context(content), tag="sshtools")
 
 
+def _as_owner(engine: Engine) -> list[str]:
+    """Return the start of a command that runs as the engine's user, who may be the one that runs the tests."""
+    if engine.owner is None or os.geteuid() != 0:
+        return []
+    uid, gid = engine.owner
+    return ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+
+
 @pytest.fixture
 def agent(engine: Engine, key: str, tmp_path: Path) -> Iterator[str]:
     """Give the socket of an agent that holds the key, run as the engine's user."""
@@ -58,14 +66,11 @@ def agent(engine: Engine, key: str, tmp_path: Path) -> Iterator[str]:
     os.mkdir(folder)
     engine.give(folder)
     socket = f"{folder}/socket"
-    uid, gid = engine.owner or (os.getuid(), os.getgid())
-    process = subprocess.Popen(
-        ["ssh-agent", "-D", "-a", socket], stdout=subprocess.PIPE, user=uid, group=gid, extra_groups=[]
-    )
+    process = subprocess.Popen([*_as_owner(engine), "ssh-agent", "-D", "-a", socket], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()  # It says where it listens once it does.
-    add = ["ssh-add", "-q", key]
-    subprocess.run(add, env={**os.environ, "SSH_AUTH_SOCK": socket}, check=True, user=uid, group=gid, extra_groups=[])
+    add = [*_as_owner(engine), "ssh-add", "-q", key]
+    subprocess.run(add, env={**os.environ, "SSH_AUTH_SOCK": socket}, check=True)
     yield socket
     process.terminate()
     process.communicate()

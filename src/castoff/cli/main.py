@@ -34,8 +34,16 @@ def main(argv: list[str]) -> int:
         except SystemExit as end:  # argparse after --help
             code = end.code if isinstance(end.code, int) else 0
         except BaseException as error:  # noqa: BLE001 - this is where every error becomes a sentence
-            code = _failed(error, verb)
+            code = _failed(_interruption(error) or error, verb)
         return code
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """Return the signal that an error came of: what is torn out of its work may fail in its own tidying up."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause
 
 
 def _asks_about_castoff(word: str) -> bool:
