@@ -78,8 +78,7 @@ class Monitor:
             self._start(first_time=True)
         except (CastoffError, OSError) as error:
             message = error.message if isinstance(error, CastoffError) else str(error.strerror or error)
-            self._answer({"error": message, "hint": getattr(error, "hint", None)})
-            self._finish(125, message)
+            self._finish(125, message, {"error": message, "hint": getattr(error, "hint", None)})
             return
         self._loop.watch(self._listener.fileno(), self._accept)
         while not self._finished:
@@ -127,17 +126,17 @@ class Monitor:
         self._loop.cancel("kill")
         self._output.drain()
         answer = self._bad_start(code, error) if self._report >= 0 else {"ok": True}
-        self._answer(answer)
         if (
             "ok" in answer
             and not self._stopping
             and self._record.restart.applies(code, self._supervisor.state.restarts)
         ):
+            self._answer(answer)
             self._pause = _FIRST_PAUSE if age > _LONG_RUN else min(self._pause * 2, _LONGEST_PAUSE)
             self._supervisor.note_restart(code)
             self._loop.after("restart", self._pause, self._restart)
             return
-        self._finish(code, error)
+        self._finish(code, error, answer)
 
     def _bad_start(self, code: int, error: str) -> dict[str, Any]:
         from castoff.containers.logs import read_log
@@ -158,8 +157,8 @@ class Monitor:
         except (CastoffError, OSError) as error:
             self._finish(125, error.message if isinstance(error, CastoffError) else str(error))
 
-    def _finish(self, code: int, error: str) -> None:
-        """Let go of everything, write the end down, and tell those who wait."""
+    def _finish(self, code: int, error: str, answer: dict[str, Any] | None = None) -> None:
+        """Let go of everything, write the end down, and then tell those who wait, whoever started it first of all."""
         self._finished = True
         self._output.drain()
         self._log.close()
@@ -175,6 +174,8 @@ class Monitor:
             with contextlib.suppress(StoreError):
                 self._container.remove()
         os.close(self._lock)
+        if answer is not None:
+            self._answer(answer)
         result = {"code": code, "error": error} if error else {"code": code}
         for client in self._attached:
             client.send(b"x" + json.dumps(result).encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -119,12 +118,11 @@ def test_a_context_that_is_not_there_has_nothing(tmp_path: Path) -> None:
 
 def test_sockets_are_left_out_and_pipes_are_never_opened(root: Path) -> None:
     os.mkfifo(root / "pipe")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(root / "socket"))
-        context = opened(root)
-        assert [path for path in paths(context) if "/" not in path] == ["a", "pipe", "sub"]
-        assert context.lstat(b"socket") is None
-        pipe = context.lstat(b"pipe")
+    os.mknod(root / "socket", stat.S_IFSOCK | 0o600)  # bind() takes no path of more than 107 bytes
+    context = opened(root)
+    assert [path for path in paths(context) if "/" not in path] == ["a", "pipe", "sub"]
+    assert context.lstat(b"socket") is None
+    pipe = context.lstat(b"pipe")
     assert pipe is not None
     assert stat.S_ISFIFO(pipe.mode)
     with pytest.raises(ContextError, match="not a regular file"):
