@@ -34,9 +34,20 @@ def find_chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+def _profile() -> tempfile.TemporaryDirectory[str]:
+    """Return a new folder for all that a browser writes; its sockets want a short path, wherever the tests lie."""
+    return tempfile.TemporaryDirectory(dir="/tmp", prefix="castoff-", ignore_cleanup_errors=True)
+
+
+def _environment(profile: str) -> dict[str, str]:
+    """Return an environment in which a browser writes nothing outside of its profile."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+    return {**kept, "HOME": profile, "TMPDIR": profile}
+
+
 def dump_dom(chromium: str, url: str, user_agent: str) -> str:
     """Return the document of a URL as it stands once its scripts have settled."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+    with _profile() as profile:
         done = subprocess.run(
             [
                 chromium,
@@ -49,6 +60,7 @@ def dump_dom(chromium: str, url: str, user_agent: str) -> str:
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=_environment(profile),
             timeout=_PATIENCE,
             check=True,
         )
@@ -158,7 +170,7 @@ def browse(chromium: str) -> Iterator[Tab]:
     """Start a browser with a profile of its own, yield a blank tab, and end the browser."""
     commands_in, commands_out = os.pipe()
     answers_in, answers_out = os.pipe()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+    with _profile() as profile:
         # The browser reads commands from descriptor 3 and answers on 4: a shell puts them there.
         plumbing = f'exec 3<&{commands_in} 4>&{answers_out}; exec "$0" "$@"'
         argv = [chromium, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
@@ -167,6 +179,7 @@ def browse(chromium: str) -> Iterator[Tab]:
             pass_fds=(commands_in, answers_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=_environment(profile),
         )
         os.close(commands_in)
         os.close(answers_out)

@@ -66,14 +66,18 @@ def agent(engine: Engine, key: str, tmp_path: Path) -> Iterator[str]:
     os.mkdir(folder)
     engine.give(folder)
     socket = f"{folder}/socket"
-    process = subprocess.Popen([*_as_owner(engine), "ssh-agent", "-D", "-a", socket], stdout=subprocess.PIPE)
+    # Its own programs get a relative path: that of a socket has 107 bytes at most, and this folder's may have more.
+    serve = [*_as_owner(engine), "ssh-agent", "-D", "-a", "socket"]
+    process = subprocess.Popen(serve, cwd=folder, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.readline()  # It says where it listens once it does.
-    add = [*_as_owner(engine), "ssh-add", "-q", key]
-    subprocess.run(add, env={**os.environ, "SSH_AUTH_SOCK": socket}, check=True)
-    yield socket
-    process.terminate()
-    process.communicate()
+    try:
+        process.stdout.readline()  # It says where it listens once it does.
+        add = [*_as_owner(engine), "ssh-add", "-q", key]
+        subprocess.run(add, cwd=folder, env={**os.environ, "SSH_AUTH_SOCK": "socket"}, check=True)
+        yield socket
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def step(engine: Engine, line: str, user: str = "") -> str:
