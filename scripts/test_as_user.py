@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from demo import BASES  # noqa: E402
+
 import ordinary_user as users  # noqa: E402
 
 NO_TESTS = 5
@@ -58,16 +60,36 @@ def run(folder: str, arguments: list[str]) -> int:
         return 0
     print(f"as {user.name}:", flush=True)
     env = {**user.environment(), "PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": home}
+    env["CASTOFF_DEMO_STORE"] = give_bases(folder, user, [python, "-m", "castoff"], env)
     conformance = os.environ.get("CASTOFF_CONFORMANCE", str(ROOT.parent / "shared" / "conformance"))
     env["CASTOFF_CONFORMANCE"] = conformance
     if "CI" in os.environ:
         env["CI"] = os.environ["CI"]
     pytest = [python, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile"]
-    pytest += ["-o", "tmp_path_retention_policy=failed", *arguments]
+    # The tour compiles for minutes to show what the other tests of the services show too, and root takes it anyway.
+    pytest += ["-o", "tmp_path_retention_policy=failed", "--ignore=tests/e2e/test_readme_tour.py", *arguments]
     done = subprocess.run(
         pytest, cwd=work, env=env, stdin=subprocess.DEVNULL, user=user.uid, group=user.gid, extra_groups=[], check=False
     )
     return 0 if done.returncode == NO_TESTS else done.returncode
+
+
+def give_bases(folder: str, user: users.OrdinaryUser, castoff: list[str], env: dict[str, str]) -> str:
+    """Give the user the bases and wheels of the demo's store, and return the path of the store, which may be absent."""
+    store = os.path.join(user.home, "demo", "store")
+    own = Path(os.environ.get("CASTOFF_DEMO_STORE") or ROOT / ".demo" / "store")
+    archive = os.path.join(folder, "bases.tar")
+    save = [sys.executable, "-m", "castoff", "--root", str(own), "save", "--format", "oci", "-o", archive]
+    if not own.is_dir() or subprocess.run([*save, *BASES.values()], capture_output=True, check=False).returncode:
+        return store
+    os.chmod(archive, 0o644)
+    done = user.run([*castoff, "--root", store, "load", "-q", "-i", archive], env=env)
+    if done.returncode:
+        print(f"the bases can't be loaded: {done.stderr.decode(errors='replace')}", file=sys.stderr)
+    os.unlink(archive)
+    for name in ("wheels", "wheels.lock"):
+        subprocess.run(["cp", "-r", own.parent / name, os.path.dirname(store)], stderr=subprocess.DEVNULL, check=False)
+    return store
 
 
 if __name__ == "__main__":

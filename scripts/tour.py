@@ -166,8 +166,9 @@ def run_and_ask(tour: Tour) -> None:
             raise TourError(f"the container ended with exit code {code}")
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
+            # Killed, it would leave the container: one with a published port lives on its own.
+            subprocess.run(tour.command(["stop", *_running(tour)]), cwd=tour.folder, capture_output=True, check=False)
+            process.wait(STOP_SECONDS)
         assert process.stderr is not None
         process.stderr.close()
     tour.say("It runs, answers, and ends with exit code 0 when it is told to stop.")
@@ -179,6 +180,12 @@ def run_and_ask(tour: Tour) -> None:
         "$ kill %1; wait %1; echo $?",
         str(code),
     )
+
+
+def _running(tour: Tour) -> list[str]:
+    """Return the ids of the containers that run in the tour's store, which is nobody else's."""
+    line = tour.command(["ps", "-q"])
+    return subprocess.run(line, cwd=tour.folder, capture_output=True, text=True, check=False).stdout.split()
 
 
 def _read_log(process: subprocess.Popen[bytes], last: str) -> str:
@@ -218,6 +225,12 @@ def weigh(tour: Tour) -> None:
     tour.block(f"$ castoff {' '.join(arguments)}", tour.run(arguments).stdout)
 
 
+def audit(tour: Tour) -> None:
+    """Show what the image does not hold."""
+    tour.say("What an image holds is shown rather than said:")
+    tour.block(f"$ castoff audit {IMAGE}", tour.run(["audit", IMAGE]).stdout)
+
+
 def rebuilds(tour: Tour) -> None:
     """Show what runs again: nothing; compile and copy; download and compile."""
     tour.say("The same command again. Nothing has changed, so nothing runs.")
@@ -254,7 +267,7 @@ def take(store: str, castoff: list[str]) -> str:
         tour = Tour(os.path.abspath(store), castoff, folder)
         assemble(tour)
         move_bases(tour, os.path.join(folder, "store"))
-        for show in (first_build, run_and_ask, weigh, rebuilds):
+        for show in (first_build, run_and_ask, weigh, audit, rebuilds):
             show(tour)
         return "\n".join(tour.lines).rstrip("\n") + "\n"
     finally:
@@ -287,6 +300,8 @@ def shape(markdown: str) -> list[object]:
             steps.add((match["name"][:_NAME].rstrip(), match["mark"].strip()))
         elif match := re.match(r"(builder|stage-1 \(final\)) ", line):
             found.append(match[1])
+        elif line.startswith(("PASSED", "kept (")):
+            found.append(line.split(":")[0])
         elif re.match(r'\s*("status"|"timestamp"|"uptime_seconds"|Assembled )', line):
             found.append(line.split(":")[0].strip())
     return found

@@ -122,6 +122,14 @@ def public_dir() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def closed_registries(public_dir: str) -> str:
+    """Give a configuration that keeps every test from asking Docker Hub for a base that the store lacks."""
+    path = os.path.join(public_dir, "registries.toml")
+    Path(path).write_text('[[registry]]\nprefix = "docker.io"\nblocked = true\n')
+    return path
+
+
+@pytest.fixture(scope="session")
 def ordinary_user(public_dir: str) -> users.OrdinaryUser:
     """Give a user without privileges: the one running the tests, or castoff-test where root runs them.
 
@@ -152,14 +160,17 @@ def user_dir(ordinary_user: users.OrdinaryUser) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def user_castoff(ordinary_user: users.OrdinaryUser, public_dir: str) -> tuple[list[str], dict[str, str]]:
+def user_castoff(
+    ordinary_user: users.OrdinaryUser, public_dir: str, closed_registries: str
+) -> tuple[list[str], dict[str, str]]:
     """Give the start of a command line, and the environment, with which the ordinary user runs castoff."""
     python = users.python_for(ordinary_user)
     if python is None:
         pytest.skip(f"no Python {sys.version_info[0]}.{sys.version_info[1]} that {ordinary_user.name} may run")
     site = os.path.join(public_dir, "site")
     users.copy_castoff(site)
-    return [python, "-m", "castoff"], {"PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1"}
+    settings = {"PYTHONPATH": site, "PYTHONDONTWRITEBYTECODE": "1", "CASTOFF_REGISTRIES": closed_registries}
+    return [python, "-m", "castoff"], settings
 
 
 class RunAsUser:
@@ -190,14 +201,17 @@ def run_as_user(ordinary_user: users.OrdinaryUser, user_castoff: tuple[list[str]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests out of the user's own store, and fail if they leave a process or a mount behind."""
+def own_world(tmp_path_factory: pytest.TempPathFactory, closed_registries: str) -> Iterator[None]:
+    """Keep the tests out of the user's own store and registries; fail if they leave a process or a mount behind."""
     base = tmp_path_factory.getbasetemp()
     mark = uuid.uuid4().hex
     os.environ[MARKER] = mark
     os.environ["CASTOFF_ROOT"] = str(base / "default-store")
     for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         os.environ[name] = str(base / "xdg")
+    os.environ["CASTOFF_REGISTRIES"] = closed_registries
+    os.environ["DOCKER_CONFIG"] = str(base / "docker")
+    os.environ.pop("REGISTRY_AUTH_FILE", None)
     yield
     deadline = time.monotonic() + GRACE_SECONDS
     while (left := leftovers(mark, str(base))) and time.monotonic() < deadline:

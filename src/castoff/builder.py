@@ -32,18 +32,18 @@ from castoff.ops.compose import compose, timestamp
 from castoff.ops.explain import Explainer
 from castoff.ops.filesystem import FileSystem
 from castoff.ops.inputs import InputRecorder
-from castoff.ops.resolver import StoreResolver
+from castoff.ops.lazyblobs import LazyBlobs
+from castoff.ops.resolver import Elsewhere, StoreResolver
 from castoff.ops.run import RunOptions
 from castoff.ops.stagerecord import write_stage_record
+from castoff.ops.tierparts import open_storage, start_executor
 from castoff.ops.vertices import GraphVertices, VertexOptions
 from castoff.ops.workspace import DEFAULT_EPOCH, LayerVariant, Storage, Workspace
 from castoff.plan.linting import check
+from castoff.plan.lock import SUFFIX, Lock
 from castoff.plan.planner import plan
 from castoff.request import PROXIES, BuildRequest, SecretSource
 from castoff.sandbox.userns import current_tier
-from castoff.sandbox.zygote_executor import ZygoteExecutor
-from castoff.snapshot.overlay import OverlaySnapshotter
-from castoff.solve.cache import DirectoryCacheStore
 from castoff.solve.progress import VertexProgress
 from castoff.solve.solver import Solver
 from castoff.store.directory import DirectoryStore
@@ -51,8 +51,10 @@ from castoff.store.directory import DirectoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from castoff.caching import BuildCaches
     from castoff.dockerfile.parser import Dockerfile, DockerfileWarning, Reading
     from castoff.events import Observer
+    from castoff.export.exporter import Exporter
     from castoff.fetching import Gathered
     from castoff.fs.union import UnionTree
     from castoff.image.mutate import DraftImage
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from castoff.ops.sources import Result
     from castoff.plan.graph import PlanRequest, PlanWarning, StageGraph
     from castoff.sandbox.executor import Executor
+    from castoff.sandbox.userns import Tier
     from castoff.solve.explain import Explanation
     from castoff.store.session import Session
 
@@ -92,6 +95,7 @@ def build(
     observer: Observer | None = None,
     no_sandbox: UnsupportedError | None = None,
     explain: Callable[[Explanation], None] | None = None,
+    tier: Tier | None = None,
 ) -> BuildResult:
     """Build an image, put it into the store, and write it to the request's outputs.
 
@@ -104,12 +108,13 @@ def build(
         no_sandbox: why this process can't make sandboxes; a RUN that is not cached raises it.
         explain: given, for every step, why it will run or that it is cached, as soon as that is known; called from
             several threads, one at a time. It must return soon and raise nothing.
+        tier: what `enter_user_namespace` returned; None for what the process is.
 
     Raises:
         CastoffError: the first error; the store is as it was, but for steps that had succeeded.
         KeyboardInterrupt: the process was interrupted; all that ran was ended.
     """
-    return _Build(request, observer or NullObserver(), no_sandbox, explain).run()
+    return _Build(request, observer or NullObserver(), (tier or current_tier(), no_sandbox), explain).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +152,11 @@ class _Build:
         self,
         request: BuildRequest,
         observer: Observer,
-        no_sandbox: UnsupportedError | None,
+        tier: tuple[Tier, UnsupportedError | None],
         explain: Callable[[Explanation], None] | None,
     ) -> None:
-        self._no_sandbox = no_sandbox
+        self._tier, self._no_sandbox = tier
+        self._limits: tuple[str, ...] = ()
         self._explain = explain
         self._subject = _subject(request)
         self._request = request
@@ -159,9 +165,11 @@ class _Build:
         self._contexts: list[LocalContext] = []
         self._gathered: Gathered | None = None
         self._ignore: IgnorePatterns | None = None
+        self._caches: BuildCaches | None = None
+        self._lock: Lock | None = None
         self._references = tuple(Reference.parse(tag) for tag in request.tags)
         for output in request.outputs:
-            check_output(output)
+            check_output(output, request.tags)
         self._platforms = tuple(dict.fromkeys(map(Platform.parse, request.platforms))) or (Platform.host(),)
         self._annotations = Annotations(
             (*request.annotations, *(item for output in request.outputs for item in output.annotations)),
@@ -179,16 +187,15 @@ class _Build:
             session = store.session()
             generation = store.generation()
             self._sources = Fetcher(self._request, store, self._observer, stack)
+            self._lazy = LazyBlobs(store.blobs, self._observer, self._sources.cancel)
             self._gather()
             reading = self._load_dockerfile(store)
             plans = self._plan_all(reading, store)
             self._warn(warning for _resolver, graph in plans for warning in graph.warnings)
             self._load_ignore_file()
             self._lint(reading, plans[0][0])
-            userxattr = current_tier().userxattr
-            snapshotter = OverlaySnapshotter(store.snapshots, session, userxattr=userxattr)
-            cache = DirectoryCacheStore(f"{store.cache}/records")
-            storage = Storage(store, session, snapshotter, cache, userxattr)
+            storage = self._with_caches(replace(open_storage(store, self._tier), lazy=self._lazy))
+            self._limits = storage.limits
             variant = self._variant(plans[0][1].epoch)
             workspace = Workspace(storage, variant, lambda: self._start_executor(session))
             try:
@@ -197,6 +204,15 @@ class _Build:
             finally:
                 workspace.close()
             return replace(result, inputs=self._consulted(store, plans, result, generation))
+
+    def _with_caches(self, storage: Storage) -> Storage:
+        """Return where things are kept, with the caches that the request names."""
+        if not self._request.cache_from and not self._request.cache_to:
+            return storage
+        from castoff.caching import BuildCaches
+
+        self._caches = BuildCaches(self._request, self._platforms[0], self._observer, self._sources.registry)
+        return self._caches.opened(storage)
 
     def _plan_all(self, reading: Reading, store: DirectoryStore) -> list[tuple[StoreResolver, StageGraph]]:
         """Plan for each platform; where that fails, what the checks find is told first."""
@@ -214,7 +230,14 @@ class _Build:
 
     def _resolver(self, platform: Platform, store: DirectoryStore) -> StoreResolver:
         contexts = self._request.build_contexts
-        return StoreResolver(store, contexts, ImageConfig(platform), self._observer, self._sources.folder)
+        elsewhere = Elsewhere(self._sources.folder, self._sources.bases(self._lazy))
+        resolver = StoreResolver(store, contexts, ImageConfig(platform), self._observer, elsewhere)
+        if self._lock is not None:
+            resolver.pin = self._lock.image
+        return resolver
+
+    def _checksum(self, source: str, is_git: bool) -> str:
+        return self._lock.checksum(source, is_git=is_git) if self._lock is not None else ""
 
     def _lint(self, reading: Reading, resolver: StoreResolver, *, look_up: bool = True) -> None:
         """Check the Dockerfile and tell what was found.
@@ -244,13 +267,16 @@ class _Build:
             self._opener(workspace.store, resolver),
             f"{platform} " if len(self._platforms) > 1 else "",
             self._sources.remotes,
+            self._checksum,
         )
         return _Part(platform, graph, GraphVertices(workspace, graph, resolver, options))
 
     def _start_executor(self, session: Session) -> Executor:
         if self._no_sandbox is not None:
             raise self._no_sandbox
-        return ZygoteExecutor(session.new_dir())
+        for sentence in self._limits:
+            self._observer.warning(WarningEvent(sentence))
+        return start_executor(session.new_dir(), self._tier)
 
     def _variant(self, epoch: int | None) -> LayerVariant:
         """Return how layers are made; `epoch` is what the request or the Dockerfile gives."""
@@ -266,7 +292,7 @@ class _Build:
     def _solve(self, workspace: Workspace, parts: Sequence[_Part]) -> BuildResult:
         """Run what is not cached, put the image together, store it, and write the outputs."""
         explainer = self._explainer(workspace, parts)
-        solver: Solver[Result] = Solver(workspace.cache, self._observer, workspace.close, explainer)
+        solver: Solver[Result] = Solver(workspace.cache, self._observer, lambda: self._give_up(workspace), explainer)
         try:
             solver.solve([part.vertices.target() for part in parts])
         except BaseException:
@@ -277,6 +303,9 @@ class _Build:
         export = self._progress("export", "exporting to image")
         try:
             drafts = [self._compose(workspace, part.graph, part.vertices, solver) for part in parts]
+            graphs = [(part.graph, part.vertices) for part in parts]
+            if self._caches is not None:
+                drafts = self._caches.annotated(workspace, graphs, solver, drafts)
             export.status("exporting layers", done=True)
             result = self._store_image(workspace, drafts, export)
             solver.flush()
@@ -288,7 +317,14 @@ class _Build:
             export.state(VertexState.FAILED, error.message)
             raise
         export.state(VertexState.DONE)
+        if self._caches is not None:
+            self._caches.export(workspace, graphs, solver)
         return result
+
+    def _give_up(self, workspace: Workspace) -> None:
+        """End what runs and what is transferred, so that the build can end."""
+        self._sources.cancel()
+        workspace.close()
 
     def _explainer(self, workspace: Workspace, parts: Sequence[_Part]) -> Explainer:
         notes, graphs = NoteStore(workspace.store.cache), [(part.graph, part.vertices) for part in parts]
@@ -305,9 +341,9 @@ class _Build:
         request = self._request
         if request.dockerfile_data is not None or request.outputs or request.secrets:
             return None
-        if request.no_cache or request.no_cache_filter:
+        if request.no_cache or request.no_cache_filter or request.cache_to or request.pull == "always":
             return None
-        if any(self._sources.must_ask(graph) for _resolver, graph in plans):
+        if any(self._sources.must_ask(graph, locked=self._lock is not None) for _resolver, graph in plans):
             return None
         for layout in dict.fromkeys(layout for resolver, _graph in plans for layout in resolver.layouts):
             self._inputs.read(layout)
@@ -352,6 +388,8 @@ class _Build:
                 raise ContextError(f"{path} can't be read: {error.strerror}") from error
             if data is None:
                 raise ContextError(f"there is no Dockerfile at {path}", hint="name it with -f")
+            locked = self._inputs.read(path + SUFFIX)
+            self._lock = Lock.parse(locked, name + SUFFIX) if locked is not None else None
         progress = self._progress("definition", f"[internal] load build definition from {name}")
         reading = read(data, name)
         if reading.error is not None:
@@ -466,11 +504,18 @@ class _Build:
         given = any(tag.endswith(":latest") for tag in self._request.tags)
         return text if given else text.removesuffix(":latest")
 
+    def _pusher(self, store: DirectoryStore) -> Exporter:
+        from castoff.export.push import RegistryExporter
+
+        return RegistryExporter(self._sources.registry(), store)
+
     def _write_outputs(
         self, workspace: Workspace, result: BuildResult, tree: Callable[[], UnionTree], export: VertexProgress
     ) -> None:
         image = ImageResult(result.manifest, result.references, workspace.store.blobs, result.config.created)
-        product = Product(image, tree, workspace.variant.epoch, self._request.stdout)
+        product = Product(
+            image, tree, workspace.variant.epoch, self._request.stdout, lambda: self._pusher(workspace.store)
+        )
         for output in self._request.outputs:
             report = write_output(output, product, self._observer, export.vertex)
             for phrase in report.skipped if report is not None else ():

@@ -208,6 +208,10 @@ class UnauthorizedError(RegistryError):
     """A registry wants other credentials."""
 
 
+class CanceledError(CastoffError):
+    """The caller gave the operation up."""
+
+
 class ExportError(CastoffError):
     """A result can't be written to where it was asked for."""
 

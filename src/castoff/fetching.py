@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from castoff.events import Observer
+    from castoff.ops.lazyblobs import LazyBlobs
+    from castoff.ops.registrybases import RegistryBases
     from castoff.ops.remote import FetchedContext, Remotes
     from castoff.ops.sshagent import SshAgents
     from castoff.plan.graph import StageGraph
+    from castoff.registry.client import RegistryClient
     from castoff.request import BuildRequest, SecretSource
     from castoff.store.directory import DirectoryStore
 
@@ -149,6 +152,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._remotes: Remotes | None = None
         self._agents: SshAgents | None = None
+        self._registry: RegistryClient | None = None
         self._fetched: dict[str, FetchedContext] = {}
 
     def agents(self) -> SshAgents | None:
@@ -172,6 +176,28 @@ class Fetcher:
                 caller = Caller(Secrets(self._request.secrets), self.agents(), environment, self._observer)
                 self._remotes = Remotes(self._store, self._store.session(), caller)
             return self._remotes
+
+    def registry(self) -> RegistryClient:
+        """Return what speaks to registries."""
+        with self._lock:
+            if self._registry is None:
+                from castoff.registry.client import RegistryClient
+
+                request = self._request
+                client = RegistryClient.open_(dict(request.environment), request.registries)
+                self._registry = self._stack.enter_context(client)
+            return self._registry
+
+    def cancel(self) -> None:
+        """Make what is being transferred from or to registries fail soon. Idempotent."""
+        if self._registry is not None:
+            self._registry.cancel()
+
+    def bases(self, lazy: LazyBlobs) -> RegistryBases:
+        """Return what asks registries for bases, whose layers are left to `lazy`."""
+        from castoff.ops.registrybases import Access, RegistryBases
+
+        return RegistryBases(self._store, Access(self.registry, self._request.pull, lazy, self._observer))
 
     def folder(self, text: str, name: str) -> str:
         """Return the folder of a named context, fetched once."""
@@ -201,11 +227,11 @@ class Fetcher:
             return None
         return read_inside(folder, name, MAX_FILE)
 
-    def must_ask(self, graph: StageGraph) -> bool:
-        """Say whether the next build has to ask elsewhere whether something changed."""
+    def must_ask(self, graph: StageGraph, *, locked: bool = False) -> bool:
+        """Say whether the next build has to ask elsewhere whether something changed; what is locked can't have."""
         if self._fetched:
             return True
-        if self._remotes is None:
+        if self._remotes is None or locked:
             return False
         from castoff.ops.remote import asks
 

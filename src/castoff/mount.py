@@ -30,9 +30,13 @@ class Mount:
         lowers: OVERLAY: host paths of its directories, topmost first.
         upper: OVERLAY: host path of the directory that takes writes; None for none.
         work: OVERLAY: overlayfs' work directory; None without an upper.
-        data: FILE: its content, which is held in memory only (a tmpfs of the sandbox) and never on a disk.
+        data: FILE: its content, which is held in memory only (a tmpfs of the sandbox) and never on a disk, unless it
+            is `public`.
         uid: owner of a FILE.
         gid: group of a FILE.
+        table: BIND: host path of the table of who owns what in it (`castoff.fs.ownertable`), which need not exist; ""
+            for none.
+        public: FILE: whether its content is no secret, and may be on a disk where there can be no tmpfs.
     """
 
     kind: MountKind
@@ -47,3 +51,5 @@ class Mount:
     data: bytes = field(default=b"", repr=False)
     uid: int = 0
     gid: int = 0
+    public: bool = False
+    table: str = ""

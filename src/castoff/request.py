@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from castoff.buildcache.spec import CacheSource, CacheTarget
     from castoff.export.parse import Annotation, OutputSpec
     from castoff.layer.tarreader import Readable
+    from castoff.ops.registrybases import PullPolicy
+    from castoff.registry.config import Overrides
 
 PROXIES = tuple(
     name
@@ -63,6 +66,10 @@ class BuildRequest:
         no_cache_filter: names of the stages whose steps run anew.
         platforms: platforms to build for; empty for this machine's.
         outputs: where the result goes, besides the store.
+        pull: when a registry is asked for a base: ``missing`` (where the store lacks it), ``always`` or ``never``.
+        registries: what this build says of registries, before the caller's files of configuration; None for nothing.
+        cache_from: caches from elsewhere whose records count as well.
+        cache_to: where the build's cache is left.
         network: network mode of RUN steps: ``default``, ``host`` or ``none``.
         allow: entitlements: ``security.insecure``; ``network.host`` always is.
         add_hosts: pairs of (name, address) for the steps' /etc/hosts.
@@ -70,7 +77,7 @@ class BuildRequest:
         shm_size: size of the steps' /dev/shm in bytes; 0 for the default.
         epoch: seconds that clamp the times in the image; None for castoff's default.
         reproducible: False keeps the times that files have.
-        environment: the caller's environment, for proxies and secrets; nothing else of it is used.
+        environment: the caller's environment, for proxies, secrets, and where files of credentials and registries are.
         on_dockerfile: given the Dockerfile of a context that had to be fetched, for messages that show its lines.
         stdout: standard output, for outputs with ``dest=-``.
     """
@@ -91,6 +98,10 @@ class BuildRequest:
     no_cache_filter: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
+    pull: PullPolicy = "missing"
+    registries: Overrides | None = None
+    cache_from: tuple[CacheSource, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
     network: str = "default"
     allow: tuple[str, ...] = ()
     add_hosts: tuple[tuple[str, str], ...] = ()

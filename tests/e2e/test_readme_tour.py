@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from demo_store import ROOT, find_store
 
 pytestmark = pytest.mark.integration
 
@@ -32,26 +29,12 @@ def tour() -> ModuleType:
     return module
 
 
-def store_with_bases(tour: ModuleType, castoff: list[str]) -> str:
-    """Return a store that has the two bases, or skip naming what is missing."""
-    store = os.environ.get("CASTOFF_DEMO_STORE") or str(ROOT / ".demo" / "store")
-    if not os.path.isdir(store):
-        pytest.skip(f"there is no store {store} with the bases of ./run demo (or name one with CASTOFF_DEMO_STORE)")
-    if not os.access(store, os.R_OK | os.W_OK | os.X_OK):
-        pytest.skip(f"the store {store} belongs to another user")
-    for reference in (tour.STATIC, tour.GOLANG):
-        found = subprocess.run([*castoff, "--root", store, "inspect", reference], capture_output=True, check=False)
-        if found.returncode:
-            pytest.skip(f"the store {store} does not have {reference}: run ./run demo first")
-    return store
-
-
 def test_the_tour_in_the_readme_is_what_castoff_prints(
     tour: ModuleType, castoff_command: list[str], require: Any, tmp_path: Path
 ) -> None:
     require.user_namespaces()
     require.overlay(tmp_path)
-    store = store_with_bases(tour, castoff_command)
+    store = find_store(castoff_command, (tour.STATIC, tour.GOLANG))
     block = tour.block_of((ROOT / "README.md").read_text(encoding="utf-8"))
     taken = tour.take(store, castoff_command)
     (tmp_path / "tour.md").write_text(taken, encoding="utf-8")

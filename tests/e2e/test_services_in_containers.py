@@ -1,20 +1,18 @@
 """Both services as castoff builds and runs them: one contract, and what each image has and has not.
 
-The bases are taken from the store of ./run demo (or the one that CASTOFF_DEMO_STORE names); a base that it lacks is
-assembled there from its lock. The images are made in it too, under names of their own, and removed again.
+The bases are those of ./run demo, see `demo_store`. The images are made in its store too, under names of their own, and
+removed again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import http.server
 import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,17 +23,11 @@ import pytest
 from contract_http import CHECKS, Check, check_name
 from contract_http import Service as Contract
 from contract_launch import Running, free_port
+from demo_store import ROOT, find_store, find_wheels
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).resolve().parents[2]
 PORT = 8000  # inside
-BASES = {
-    "castoff/golang:1.22": "golang-1.22",
-    "castoff/static:nonroot": "static",
-    "castoff/python:3.11": "python-3.11",
-    "castoff/python-runtime:3.11": "python-3.11-runtime",
-}
 # What a person or an intruder would work with. The builder has most of it.
 TOOLS = """
     sh bash dash ash busybox zsh csh ksh fish rbash
@@ -81,7 +73,7 @@ class Castoff:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a verb to its end."""
-        return subprocess.run([*self.argv, *arguments], capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run([*self.argv, *arguments], capture_output=True, text=True, timeout=900, check=False)
 
     def python(self, image: str, program: str) -> Any:
         """Return what a program, run by an image's Python, writes as JSON."""
@@ -123,37 +115,14 @@ PYTHON = Subject(
 def castoff(castoff_command: list[str], require: Any, tmp_path_factory: pytest.TempPathFactory) -> Castoff:
     require.user_namespaces()
     require.overlay(tmp_path_factory.mktemp("probe"))
-    store = os.environ.get("CASTOFF_DEMO_STORE") or str(ROOT / ".demo" / "store")
-    if not os.path.isdir(store):
-        pytest.skip(f"there is no store {store} with the bases of ./run demo (or name one with CASTOFF_DEMO_STORE)")
-    if not os.access(store, os.R_OK | os.W_OK | os.X_OK):
-        pytest.skip(f"the store {store} belongs to another user")
-    return Castoff((*castoff_command, "--root", store))
-
-
-def provide(castoff: Castoff, subject: Subject) -> None:
-    """See to the bases of a service."""
-    with open(f"{castoff.argv[-1]}.tests-lock", "w", encoding="ascii") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for base in subject.stand_ins.values():
-            if castoff("inspect", base).returncode == 0:
-                continue
-            done = castoff("base", "assemble", str(ROOT / "bases" / f"{BASES[base]}.toml"), "-t", base)
-            if done.returncode:
-                pytest.skip(f"{base} can't be assembled: {done.stderr.strip().splitlines()[-1]}")
+    bases = tuple(base for subject in (GO, PYTHON) for base in subject.stand_ins.values())
+    return Castoff((*castoff_command, "--root", find_store(castoff_command, bases)))
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> str:
+def wheels(castoff: Castoff, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Give a folder with the wheels of the Python service's lock."""
-    folder = tmp_path_factory.mktemp("wheels")
-    lock = ROOT / "services" / PYTHON.folder / "requirements.lock"
-    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    argv += ["--require-hashes", "--only-binary=:all:", "--python-version=3.11", "--requirement", str(lock)]
-    done = subprocess.run([*argv, "--dest", str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"pip can't download the wheels of the Python service: {done.stderr.strip().splitlines()[-1]}")
-    return str(folder)
+    return find_wheels(castoff.argv[-1], tmp_path_factory.mktemp("wheels"))
 
 
 def build(castoff: Castoff, subject: Subject, folder: str, *options: str) -> str:
@@ -166,7 +135,6 @@ def build(castoff: Castoff, subject: Subject, folder: str, *options: str) -> str
 
 @contextlib.contextmanager
 def built(castoff: Castoff, subject: Subject, *options: str) -> Iterator[str]:
-    provide(castoff, subject)
     try:
         build(castoff, subject, str(ROOT / "services" / subject.folder), *options)
         yield subject.image
@@ -373,3 +341,38 @@ def test_the_images_are_small(castoff: Castoff, python_image: str) -> None:
     assert total < 26_000_000
     base = json.loads(castoff("inspect", PYTHON.stand_ins["python:3.11-slim"]).stdout)[0]["Size"]
     assert base > 2 * total
+
+
+def audit(castoff: Castoff, image: str) -> tuple[int, set[str], bool]:
+    """Return the exit code of an audit, the rules that are broken, and whether the image passes."""
+    done = castoff("audit", "--format", "json", image)
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    return done.returncode, {finding["Rule"] for finding in report["Findings"]}, report["Passed"]
+
+
+def test_the_runtime_images_are_clean(castoff: Castoff, subject: Subject) -> None:
+    assert audit(castoff, subject.image) == (0, set(), True)
+
+
+@pytest.mark.parametrize("base", ["castoff/static:nonroot", "castoff/python-runtime:3.11"])
+def test_the_bases_to_run_on_are_clean(castoff: Castoff, base: str) -> None:
+    assert audit(castoff, base) == (0, set(), True)
+
+
+def test_the_builders_have_findings(castoff: Castoff, subject: Subject, wheels: str) -> None:
+    name = subject.image.replace(":", "-builder:")
+    contexts = [f"--build-context={key}=docker-image://{base}" for key, base in subject.stand_ins.items()]
+    contexts += [f"--build-context=wheels={wheels}"] * (subject is PYTHON)
+    folder = str(ROOT / "services" / subject.folder)
+    try:
+        done = castoff("build", "-q", "--target", "builder", "-t", name, *contexts, folder)
+        assert done.returncode == 0, done.stderr
+        code, rules, passed = audit(castoff, name)
+        assert (code, passed) == (1, False)
+        assert rules >= {"root-user", "shell", "package-manager", "setuid", "interpreter"}
+        assert rules.isdisjoint({"missing-library", "missing-loader", "credential-file", "secret-in-history"})
+        inside = castoff("run", "--rm", "--network=none", "--entrypoint=sh", name, "-c", "command -v apt-get; pwd")
+        assert inside.stdout.split() == ["/usr/bin/apt-get", "/app" if subject is PYTHON else "/build"]
+    finally:
+        castoff("rmi", name)

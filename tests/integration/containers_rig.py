@@ -191,11 +191,13 @@ def make_lives(kind: str, request: pytest.FixtureRequest) -> Iterator[Lives]:
         if os.geteuid() == 0:
             made.identity = {"user": user.uid, "group": user.gid, "extra_groups": []}
     engine = Engine(folder, lambda arguments, **_: _completed(made, arguments), owner, made.store)
-    engine.make_base()
-    yield made
-    made.clear()
-    subprocess.run(["rm", "-rf", folder], check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        engine.make_base()
+        yield made
+        made.clear()
+    finally:
+        subprocess.run(["rm", "-rf", folder], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _completed(lives: Lives, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:

@@ -31,12 +31,12 @@ class Result:
 class Rig:
     """Owns a folder with a root file system, snapshots and the executor's folder."""
 
-    def __init__(self, folder: str, user: OrdinaryUser | None, python: str, source: str) -> None:
+    def __init__(self, folder: str, user: OrdinaryUser | None, python: str, source: str, tier: str = "") -> None:
         self.folder = folder
         self.user = user
         self.python = python
         self.source = source
-        self.tier = "root" if user is None else "subuid"
+        self.tier = tier or ("root" if user is None else "subuid")
         self.driver = shutil.copy(os.path.join(HERE, "sandbox_driver.py"), folder)
         self.base = os.path.join(folder, "base")
         self.state = os.path.join(folder, "state")
@@ -132,12 +132,13 @@ def make_rig(tier: str, request: pytest.FixtureRequest) -> Rig:
         require.root()
     else:
         user = request.getfixturevalue("ordinary_user")
-        require.subordinate_ids(user)
+        if tier != "single":
+            require.subordinate_ids(user)
         command, environment = request.getfixturevalue("user_castoff")
         python, source = command[0], environment["PYTHONPATH"]
     folder = tempfile.mkdtemp(prefix="rig-", dir=public)
     os.chmod(folder, 0o755)
-    return Rig(folder, user, python, source)
+    return Rig(folder, user, python, source, tier)
 
 
 def remove_rig(rig: Rig) -> None:

@@ -210,9 +210,9 @@ def test_failing_step_tells_all(castoff: Castoff, context: Callable[[str], str])
 @pytest.mark.parametrize(
     ("text", "code", "message", "hint"),
     [
-        ("FROM app\nRUNN x\n", 3, "error: unknown instruction: RUNN\nDockerfile:2\n", "hint: did you mean RUN?"),
+        ("FROM app\nRUNN x\n", 3, "error: unknown instruction: RUNN (did you mean RUN?)\nDockerfile:2\n", ""),
         ("FROM app\nCOPY gone /x\n", 1, "gone", "hint: "),
-        ("FROM nowhere:1\n", 6, "error: the image nowhere:1 is not in the store\nDockerfile:1\n", "castoff load"),
+        ("FROM nowhere:1\n", 5, "error: the image nowhere:1 is not in the store, and ", "registries.toml"),
         ("FROM app AS builder\nFROM app\nCOPY --from=biulder x y\n", 3, "biulder", "Dockerfile:3\n"),
     ],
 )

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from containers_rig import Lives, eventually, make_lives, processes_of
 
+from castoff.containers.channel import connect
+
 pytestmark = pytest.mark.integration
 
 READY = "trap 'exit 3' TERM; echo ready; echo oops >&2; while :; do sleep 0.05; done"
@@ -250,6 +252,79 @@ def test_health(lives: Lives) -> None:
     assert "timeout" in lives.state("late")["Health"]["Output"]
     lives.run("plain", "--no-healthcheck", "busybox", "sh", "-c", FOREVER)
     assert "Health" not in lives.state("plain")
+
+
+def test_overdue_check_goes_with_all_that_it_started(lives: Lives) -> None:
+    check = "sleep 7777 & sleep 7777; true"
+    often = ["--health-interval", "10ms", "--health-timeout", "200ms"]
+    lives.run("hang", "--health-cmd", check, *often, "busybox", "sh", "-c", FOREVER)
+    eventually(lambda: lives.state("hang")["Health"]["FailingStreak"] >= 3, "three overdue checks")
+    assert lives.good("exec", "hang", "ps").count("sleep 7777") <= 4  # two of a check, and their shells before the exec
+
+
+def wait_for_name(lives: Lives, filter_: str) -> str:
+    """Wait until one container runs that a filter lets through, and return its name."""
+    found: list[str] = []
+
+    def look() -> bool:
+        found[:] = lives.good("ps", "--format", "{{.Names}}", "--filter", filter_).split()
+        return bool(found)
+
+    eventually(look, f"a container with {filter_}")
+    assert len(found) == 1
+    return found[0]
+
+
+def test_service_in_the_foreground_is_a_container_like_any_other(lives: Lives) -> None:
+    process = lives.start("run", "-p", "127.0.0.1::80", "busybox", "sh", "-c", READY)
+    name = wait_for_name(lives, "status=running")
+    where = lives.good("port", name, "80")
+    assert where.startswith("127.0.0.1:")
+    assert lives.good("exec", name, "echo", "inside") == "inside"
+    eventually(lambda: lives("logs", name).out == "ready\n", "the log")
+    lives.good("stop", name)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (3, b"ready\n")
+    assert f"published: {where}->80/tcp\n" in err.decode()
+    assert lives.names() == []
+
+
+def test_health_check_of_the_image_is_run_in_the_foreground_too(lives: Lives) -> None:
+    folder = os.path.join(lives.folder, "checked")
+    os.makedirs(folder, exist_ok=True)
+    Path(folder, "Dockerfile").write_text(f"FROM busybox\nHEALTHCHECK --interval=50ms CMD true\nCMD {FOREVER}\n")
+    lives.good("build", "-q", "-t", "checked", folder)
+    process = lives.start("run", "--network", "none", "checked")
+    name = wait_for_name(lives, "health=healthy")
+    process.send_signal(signal.SIGTERM)
+    lives.good("kill", name)
+    process.communicate(timeout=60)
+    assert process.returncode == 137
+    assert lives.names() == []
+
+
+def test_client_that_says_nothing_stops_nobody(lives: Lives) -> None:
+    container_id = lives.run("busy", "busybox", "sh", "-c", FOREVER)
+    with connect(lives.container_folder(container_id)), connect(lives.container_folder(container_id)):
+        assert lives.good("exec", "busy", "echo", "on") == "on"
+        lives.good("stop", "-t", "0", "busy")
+    assert lives.state("busy")["Status"] == "exited"
+
+
+def test_container_with_rm_whose_monitor_was_killed_goes_with_the_next_run(lives: Lives) -> None:
+    kill_monitor(lives.run("torn", "--rm", "busybox", "sh", "-c", FOREVER))
+    assert lives.names() == ["torn"]
+    lives.run("next", "busybox", "true")
+    assert lives.names() == ["next"]
+
+
+def test_rapid_output_is_logged_in_bounds(lives: Lives) -> None:
+    lives.run("loud", "busybox", "seq", "1", "400000")
+    assert lives.good("wait", "loud") == "0"
+    lines = lives.good("logs", "loud").split("\n")
+    assert lines[-1] == "400000"
+    assert lines == [str(number) for number in range(int(lines[0]), 400001)]
+    assert lives.good("logs", "-n", "1", "loud") == "400000"
 
 
 def test_published_port_lives_on(lives: Lives, free_port: Callable[[], int]) -> None:

@@ -91,6 +91,7 @@ class AssembleRequest:
         userxattr: whether overlay's attributes are in the ``user.`` namespace, as in a user namespace.
         fresh: assemble anew even if the store has the result of the same recipe and lock.
         sources: where packages may come from.
+        architecture: Debian's name of the architecture; "" for that of the lock, or this machine's.
     """
 
     recipe: str
@@ -100,6 +101,7 @@ class AssembleRequest:
     userxattr: bool = False
     fresh: bool = False
     sources: Sources = field(default_factory=Sources)
+    architecture: str = ""
 
 
 def lock(request: LockRequest, store: DirectoryStore, observer: Observer) -> Lock:
@@ -139,12 +141,7 @@ def assemble(
     """
     recipe = Recipe.read(request.recipe)
     assembler = _Assembler(request.sources, store, observer)
-    path = request.lock or locked_path(request.recipe)
-    if request.lock or os.path.exists(path):
-        pinned = Lock.read(path)
-        pinned.check(recipe, path)
-    else:
-        pinned = assembler.lock(recipe, "")
+    pinned = _pinned(request, recipe) or assembler.lock(recipe, request.architecture)
     epoch = DEFAULT_EPOCH if request.epoch is None else request.epoch
     key = _key(request.recipe, pinned, epoch)
     known = None if request.fresh else _recall(store, key)
@@ -156,6 +153,23 @@ def assemble(
     for reference in request.references:
         store.images.set_(reference, known, time.time())
     return known
+
+
+def _pinned(request: AssembleRequest, recipe: Recipe) -> Lock | None:
+    """Return the lock to go by: the given one, or one beside the recipe that is for the architecture; None for none."""
+    wanted = request.architecture
+    paths = [request.lock] if request.lock else [locked_path(request.recipe, wanted), locked_path(request.recipe)]
+    for path in paths:
+        if not request.lock and not os.path.exists(path):
+            continue
+        pinned = Lock.read(path)
+        if wanted and pinned.architecture != wanted:
+            if request.lock:
+                raise UsageError(f"{path} is for {pinned.architecture}, and the base is to be for {wanted}")
+            continue
+        pinned.check(recipe, path)
+        return pinned
+    return None
 
 
 class _Assembler:
@@ -175,7 +189,7 @@ class _Assembler:
         """Resolve a recipe against the archive as it is now."""
         from castoff.base.resolve import Universe, resolve
 
-        architecture = recipe.architecture or architecture or _host_architecture()
+        architecture = recipe.architecture or architecture or host_architecture()
         with self.phases.phase("indexes", f"load package indexes of {recipe.suite}"):
             indexes = self._indexes(recipe, architecture)
         with self.phases.phase("resolve", f"resolve {len(recipe.packages)} packages"):
@@ -280,10 +294,14 @@ class _Assembler:
     def _root(self, recipe: Recipe, executor: Executor | None, userxattr: bool) -> RootFolder:
         """Return an empty root in which programs can be run."""
         from castoff.base.rootfolder import RootFolder
+        from castoff.linux import namespaces
 
         if executor is None:
             raise UsageError(f"{recipe.file} needs programs to be run in the sandbox, and no executor was given")
-        return RootFolder(self._new_dir(), self._new_dir, executor, self._observer, userxattr)
+        folder = os.path.join(self._new_dir(), "root")  # a table of its owners may have to lie beside it
+        os.mkdir(folder, 0o755)
+        emulated = namespaces.has_single_id()
+        return RootFolder(folder, self._new_dir, executor, self._observer, userxattr, emulated)
 
     def _configure(self, tree: RootTree, recipe: Recipe, pinned: Lock, debs: Sequence[str], root: RootFolder) -> None:
         """Install the packages of the variant ``full`` in a root, and put the result into an empty tree."""
@@ -328,15 +346,28 @@ def _container_config(recipe: Recipe) -> ContainerConfig:
     )
 
 
+def architecture_of(platform: Platform) -> str:
+    """Return Debian's name of the architecture that a platform's machines have.
+
+    Raises:
+        UsageError: Debian has none for it.
+    """
+    if platform.os != "linux" or (platform.architecture == "arm" and platform.variant not in ("v7", "v6")):
+        raise UsageError(f"there are no Debian packages for {platform}", hint="such as linux/amd64 or linux/arm64")
+    if platform.architecture == "arm" and platform.variant == "v6":
+        return "armel"
+    return _ARCHITECTURES.get(platform.architecture, platform.architecture)
+
+
 def _platform(architecture: str) -> Platform:
     """Return the platform of a Debian architecture."""
     names = {debian: go for go, debian in _ARCHITECTURES.items()}
     return Platform.normalised("linux", names.get(architecture, architecture))
 
 
-def _host_architecture() -> str:
-    architecture = Platform.host().architecture
-    return _ARCHITECTURES.get(architecture, architecture)
+def host_architecture() -> str:
+    """Return Debian's name of this machine's architecture."""
+    return architecture_of(Platform.host())
 
 
 def _key(recipe: str, pinned: Lock, epoch: int) -> str:

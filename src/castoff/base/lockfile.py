@@ -268,6 +268,10 @@ def pool_path(text: str, table: Table | None = None) -> str:
     return text
 
 
-def locked_path(recipe_path: str) -> str:
-    """Return where the lock of a recipe is: beside it, ``.toml`` replaced by ``.lock``."""
-    return recipe_path.removesuffix(".toml") + ".lock"
+def locked_path(recipe_path: str, architecture: str = "") -> str:
+    """Return where the lock of a recipe is: beside it, ``.toml`` replaced by ``.lock``.
+
+    That for a further architecture has its name before the end: ``static.arm64.lock``.
+    """
+    middle = f".{architecture}" if architecture else ""
+    return recipe_path.removesuffix(".toml") + f"{middle}.lock"

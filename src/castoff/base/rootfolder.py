@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from castoff.errors import RunError, StoreError
 from castoff.events import LogEvent, Observer
-from castoff.fs.ownership import DirectOwnership, Owner
+from castoff.fs.ownership import Owner
+from castoff.fs.tableownership import ownership_source
 from castoff.fs.union import DirectoryLayer, UnionTree
 from castoff.mount import Mount, MountKind
 from castoff.sandbox.spec import Network, ProcessSpec, RootSpec
@@ -34,6 +35,7 @@ class RootFolder:
         executor: runs its programs.
         observer: is told what they print.
         userxattr: whether overlay's attributes are in the ``user.`` namespace.
+        emulated: whether owners are in the table beside the folder, and not the files' own.
     """
 
     path: str
@@ -41,6 +43,7 @@ class RootFolder:
     executor: Executor
     observer: Observer
     userxattr: bool
+    emulated: bool = False
 
     def fill(self, tree: RootTree) -> None:
         """Write all entries of a tree into the empty folder; contents that the tree spooled are moved.
@@ -49,7 +52,7 @@ class RootFolder:
             StoreError: the folder can't be written.
             SyscallError: an owner can't be given.
         """
-        ownership = DirectOwnership()
+        ownership = ownership_source(self.emulated)(self.path)
         root = os.fsencode(self.path)
         os.chmod(root, 0o755)  # noqa: S103 - the root of a system is for all to enter
         for entry in tree.entries():
@@ -71,6 +74,7 @@ class RootFolder:
             except OSError as error:
                 raise StoreError(f"the root of the base can't be written: {error}") from error
             ownership.set_(entry.path, host, Owner(entry.mode, entry.uid, entry.gid, 0))
+        ownership.flush()
 
     def run(self, vertex: str, argv: tuple[str, ...], env: tuple[str, ...], mounts: tuple[Mount, ...] = ()) -> None:
         """Run a program of the root as its root user, without a network.
@@ -131,7 +135,8 @@ class RootFolder:
 
     def load(self, tree: RootTree) -> None:
         """Put everything that is in the folder now into an empty tree; contents stay where they are."""
-        union = UnionTree([DirectoryLayer(self.path, DirectOwnership(), self.userxattr)])
+        ownership = ownership_source(self.emulated)(self.path)
+        union = UnionTree([DirectoryLayer(self.path, ownership, self.userxattr)])
         links: dict[tuple[int, int], bytes] = {}
         for entry in union.walk(b""):
             if not entry.path:

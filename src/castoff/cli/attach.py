@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from castoff.cli.parser import Parser
+    from castoff.containers.containerstore import Container
 
 
 def add_arguments(parser: Parser) -> None:
@@ -33,16 +34,21 @@ def run(args: Namespace) -> int:
     if record.tty and interactive and not os.isatty(0):
         raise UsageError("the input device is no terminal", hint="castoff attach --no-stdin only shows the output")
     with ask(container, {"op": "attach"}) as end:
-        return follow(end, terminal=record.tty, interactive=interactive, forward_signals=args.sig_proxy)
+        return follow(container, end, terminal=record.tty, interactive=interactive, forward_signals=args.sig_proxy)
 
 
-def follow(end: socket.socket, *, terminal: bool, interactive: bool, forward_signals: bool = True) -> int:
+def follow(
+    container: Container, end: socket.socket, *, terminal: bool, interactive: bool, forward_signals: bool = True
+) -> int:
     """Join the standard streams to a container until it ends or the user detaches, and return the exit code."""
-    from castoff.containers.attachment import Attachment
+    from castoff.containers.attachment import LOST, Attachment
+    from castoff.containers.control import exit_code
 
     sys.stdout.flush()
     attachment = Attachment(end, (0, 1, 2), terminal=terminal, interactive=interactive, forward_signals=forward_signals)
     code = attachment.run()
+    if code == LOST:
+        return exit_code(container)
     if code is None:
         sys.stderr.write("\r\ndetached; castoff attach joins the container again\r\n")
     return code or 0

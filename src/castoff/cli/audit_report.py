@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 8
 _INSTRUCTION = 90
+_WIDTH = 100
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -45,7 +47,8 @@ def as_text(subject: Subject, report: AuditReport, *, whole: bool) -> str:
         for rule in RULES
         if rule.id not in by_rule and report.policy.level(rule) is not Level.OFF and _applies(rule.id, report)
     ]
-    out += ["", f"kept ({len(kept)} rules): " + ", ".join(rule.id for rule in kept)]
+    names = f"kept ({len(kept)} rules): " + ", ".join(rule.id for rule in kept)
+    out += ["", *textwrap.wrap(names, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)]
     counts = ", ".join(f"{count} {level.word}{'s' if count != 1 else ''}" for level, count in report.counts().items())
     allowed = f", {report.allowed} allowed by the policy" if report.allowed else ""
     out.append(f"{'PASSED' if report.passed else 'FAILED'}: {counts}{allowed}")

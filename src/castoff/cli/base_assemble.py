@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from castoff.cli import values
 from castoff.cli.session import chosen_mode, enter_namespace, open_store, show_progress, source_epoch
 from castoff.cli.sizes import human_size
+from castoff.errors import UsageError
+from castoff.oci.platform import Platform
 from castoff.oci.reference import Reference
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from castoff.base.assemble import Sources
     from castoff.cli.parser import Parser
+    from castoff.oci.descriptor import Descriptor
+    from castoff.store.directory import DirectoryStore
 
 MIRROR_VARIABLE = "CASTOFF_MIRROR"
 
@@ -27,6 +34,9 @@ def add_arguments(parser: Parser) -> None:
     parser.one("--lock", metavar="FILE", text="the lock (default: the one beside the recipe)")
     add_sources(parser)
     add_progress(parser)
+    parser.many(
+        "--platform", metavar="PLATFORM", text="for these platforms, such as linux/arm64: several make an index"
+    )
     parser.flag("-q", "--quiet", text="print nothing but the image id")
     parser.many("-t", "--tag", metavar="REF", text="give the image a reference")
 
@@ -68,16 +78,21 @@ def run(args: Namespace) -> int:
     sources = sources_of(args)
     epoch = source_epoch(os.environ.get("SOURCE_DATE_EPOCH", ""))
 
-    from castoff.base.assemble import AssembleRequest, assemble
-    from castoff.image.image import StoredImage
+    platforms = tuple(dict.fromkeys(map(Platform.parse, values.split_commas(args.platform))))
+    if len(platforms) > 1 and args.lock:
+        raise UsageError(
+            "--lock is for one platform, and there are several", hint="put a lock for each beside the recipe"
+        )
+
+    from castoff.base.assemble import AssembleRequest, architecture_of, assemble
     from castoff.sandbox.zygote_executor import ZygoteExecutor
 
+    architectures = tuple(architecture_of(platform) for platform in platforms) or ("",)
     store = open_store(args)
     tier = enter_namespace(os.environ)
     request = AssembleRequest(
         recipe=args.recipe,
         lock=args.lock,
-        references=references,
         epoch=epoch,
         userxattr=tier.userxattr,
         fresh=args.fresh,
@@ -85,13 +100,36 @@ def run(args: Namespace) -> int:
     )
     with store, ZygoteExecutor(store.session().new_dir()) as executor:
         with show_progress(mode, started) as observer:
-            descriptor = assemble(request, store, executor, observer)
+            made = [assemble(replace(request, architecture=name), store, executor, observer) for name in architectures]
+        descriptor = _joined(store, platforms, made)
+        for reference in references:
+            store.images.set_(reference, descriptor, time.time())
         if not references:
             store.images.keep(descriptor, time.time())
-        image = StoredImage.open_(store.blobs, descriptor)
-        if mode == "quiet":
-            sys.stdout.write(f"{image.config_digest()}\n")
-        else:
-            names = ", ".join(reference.familiar for reference in references) or "an image without a name"
-            sys.stdout.write(f"Assembled {names}: {image.config_digest()}, {human_size(image.size())} compressed\n")
+        _report(store, descriptor, references, quiet=mode == "quiet")
     return 0
+
+
+def _joined(store: DirectoryStore, platforms: Sequence[Platform], made: Sequence[Descriptor]) -> Descriptor:
+    """Return the image that was made, or the index of several."""
+    if len(made) == 1:
+        return made[0]
+    from castoff.export.platforms import store_index
+
+    pairs = zip(platforms, made, strict=True)
+    return store_index(store.blobs, [replace(descriptor, platform=platform) for platform, descriptor in pairs])
+
+
+def _report(store: DirectoryStore, descriptor: Descriptor, references: Sequence[Reference], *, quiet: bool) -> None:
+    """Say what was made: its id (of an index its digest), and its size."""
+    from castoff.image.image import StoredImage, iter_manifests
+
+    images = [StoredImage(store.blobs, manifest) for manifest in iter_manifests(store.blobs, descriptor)]
+    image_id = images[0].config_digest() if len(images) == 1 else descriptor.digest
+    if quiet:
+        sys.stdout.write(f"{image_id}\n")
+        return
+    names = ", ".join(reference.familiar for reference in references) or "an image without a name"
+    size = human_size(sum(image.size() for image in images))
+    several = f", {len(images)} platforms" if len(images) > 1 else ""
+    sys.stdout.write(f"Assembled {names}: {image_id}{several}, {size} compressed\n")

@@ -30,7 +30,7 @@ def run(args: Namespace) -> int:
     started = time.time()
     mode = chosen_mode(args)
 
-    from castoff.base.assemble import LockRequest, lock
+    from castoff.base.assemble import LockRequest, host_architecture, lock
     from castoff.base.lockfile import locked_path
 
     request = LockRequest(args.recipe, args.architecture, sources_of(args))
@@ -39,7 +39,9 @@ def run(args: Namespace) -> int:
     if args.output == "-":
         sys.stdout.write(chosen.to_text())
         return 0
-    path = args.output or locked_path(args.recipe)
+    path = args.output or locked_path(
+        args.recipe, "" if chosen.architecture == host_architecture() else chosen.architecture
+    )
     chosen.write(path)
     if mode != "quiet":
         sys.stdout.write(f"Locked {len(chosen.packages)} packages and {len(chosen.wheels)} wheels in {path}\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from castoff.cli.errors import report
 from castoff.cli.explain import FORMS as EXPLAIN_FORMS
 from castoff.cli.explain import ExplanationPrinter
+from castoff.cli.registry_options import add_registry_arguments
 from castoff.cli.session import chosen_mode, enter_namespace, show_progress
 from castoff.errors import CastoffError, ExportError, UnsupportedError, UsageError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from castoff.cli.build_request import DockerfileSource
     from castoff.cli.parser import Parser
     from castoff.request import BuildRequest
+    from castoff.sandbox.userns import Tier
 
 
 def add_arguments(parser: Parser) -> None:
@@ -32,6 +34,8 @@ def add_arguments(parser: Parser) -> None:
     parser.many("--allow", metavar="NAME", text="allow security.insecure, for RUN --security=insecure")
     parser.many("--annotation", metavar="[LEVEL:]KEY=VALUE", text="annotate the manifest, or what the levels name")
     parser.many("--build-arg", metavar="KEY=VALUE", text="set an ARG (KEY alone takes it from the environment)")
+    parser.many("--cache-from", metavar="SPEC", text="take a cache: type=local,src=DIR or type=registry,ref=REF")
+    parser.many("--cache-to", metavar="SPEC", text="leave a cache: type=local,dest=DIR|registry,ref=REF|inline,...")
     parser.many(
         "--build-context", metavar="NAME=VALUE", text="name a folder, URL, docker-image://REF or oci-layout://DIR"
     )
@@ -47,13 +51,19 @@ def add_arguments(parser: Parser) -> None:
     parser.one("--network", metavar="MODE", text="network of RUN steps: default, host or none", default="default")
     parser.flag("--no-cache", text="run every step anew")
     parser.many("--no-cache-filter", metavar="STAGE", text="run the steps of these stages anew")
-    parser.many("-o", "--output", metavar="SPEC", text="also write the result: type=oci|docker|local|tar,dest=PATH")
+    parser.many(
+        "-o", "--output", metavar="SPEC", text="also write the result: type=oci|docker|local|tar,dest=PATH or registry"
+    )
     parser.many("--platform", metavar="PLATFORM", text="platform to build for, such as linux/amd64")
     parser.one("--progress", metavar="MODE", text="auto, tty, plain, rawjson or quiet", default="auto")
-    parser.flag("--pull")
+    parser.form(
+        "--pull", "always", "missing", "never", text="ask registries for newer bases; =missing (default), =never"
+    )
+    parser.flag("--push", text="push the image to where its references say: -o type=registry")
     parser.flag("-q", "--quiet", text="print nothing but the image id")
     parser.flag("--reproducible", text="make equal images of equal input; =false keeps times", default=True)
     parser.many("--secret", metavar="SPEC", text="give a secret: id=NAME,src=FILE or id=NAME,env=VARIABLE")
+    add_registry_arguments(parser)
     parser.one("--shm-size", metavar="SIZE", text="size of the steps' /dev/shm, such as 64m")
     parser.many("--ssh", metavar="ID[=PATHS]", text="give an ssh agent: default, ID=SOCKET or ID=KEY[,KEY...]")
     parser.many("-t", "--tag", metavar="REF", text="give the image a reference")
@@ -79,13 +89,14 @@ def run(args: Namespace) -> int:
     from castoff.builder import build
 
     refusal: UnsupportedError | None = None
+    tier: Tier | None = None
     try:
-        enter_namespace(os.environ)
+        tier = enter_namespace(os.environ)
     except UnsupportedError as error:
         refusal = error  # A build without RUN needs no namespace.
     try:
         with show_progress(mode, started) as observer:
-            result = build(request, observer, refusal, explaining.sink)
+            result = build(request, observer, refusal, explaining.sink, tier)
     except CastoffError as error:
         explaining.print_()
         return report(error, sys.stderr, os.environ, source.read)
@@ -95,7 +106,7 @@ def run(args: Namespace) -> int:
     if args.metadata_file:
         writes.append((args.metadata_file, metadata(result)))
     for path, text in writes:
-        _write_file(path, text)
+        write_file(path, text)
 
     from castoff.cli.noop import write_record
 
@@ -164,7 +175,7 @@ def metadata(result: BuildResult) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _write_file(path: str, text: str) -> None:
+def write_file(path: str, text: str) -> None:
     """Write a small file whole or not at all.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from castoff.cli import values
 from castoff.cli.errors import read_host_file
+from castoff.cli.registry_options import overrides
 from castoff.cli.root import store_root
 from castoff.cli.session import source_epoch
 from castoff.errors import ContextError, UsageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
 
+    from castoff.buildcache.spec import CacheSource, CacheTarget
     from castoff.export.parse import Annotation, OutputSpec
     from castoff.layer.tarreader import Readable
     from castoff.request import BuildRequest, SecretSource, SshSource
@@ -150,11 +152,6 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
     from castoff.oci.reference import Reference
     from castoff.request import BuildRequest
 
-    if args.pull:
-        raise UsageError(
-            "--pull asks a registry, and this castoff reads none",
-            hint="load a newer base (castoff load), assemble it (castoff base assemble), or give it by --build-context",
-        )
     if args.cgroup_parent:
         raise UsageError(
             "--cgroup-parent can't be done: steps run in the cgroup of castoff itself",
@@ -172,6 +169,7 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         if Reference.parse(tag).digest is not None:
             raise UsageError(f"-t {tag}: a new image can't be named by a digest", hint="give it a tag")
     outputs = _outputs(args)
+    cache_from, cache_to = _caches(args)
     build_args = tuple(values.optional_pair(text, "--build-arg") for text in args.build_arg)
     return BuildRequest(
         store=store_root(args.root, environ),
@@ -190,6 +188,10 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         no_cache_filter=values.split_commas(args.no_cache_filter),
         platforms=platforms,
         outputs=outputs,
+        pull=args.pull or "missing",
+        registries=overrides(args),
+        cache_from=cache_from,
+        cache_to=cache_to,
         network=args.network,
         allow=tuple(args.allow),
         add_hosts=tuple(values.host_entry(text, _HOST) for text in args.add_host),
@@ -202,6 +204,15 @@ def make_request(args: Namespace, environ: Mapping[str, str], source: Dockerfile
         on_dockerfile=source.fetched.append,
         stdout=sys.stdout.buffer if any(output.dest == "-" for output in outputs) else None,
     )
+
+
+def _caches(args: Namespace) -> tuple[tuple[CacheSource, ...], tuple[CacheTarget, ...]]:
+    if not args.cache_from and not args.cache_to:
+        return (), ()
+    from castoff.buildcache.spec import parse_cache_from, parse_cache_to
+
+    sources = tuple(parse_cache_from(text) for text in args.cache_from)
+    return sources, tuple(parse_cache_to(text, values.byte_size) for text in args.cache_to)
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -218,11 +229,12 @@ def _annotations(texts: list[str]) -> tuple[Annotation, ...]:
 
 
 def _outputs(args: Namespace) -> tuple[OutputSpec, ...]:
-    if not args.output:
+    texts = [*args.output, *(["type=registry"] if args.push else [])]
+    if not texts:
         return ()
     from castoff.export.parse import parse_output
 
-    outputs = tuple(parse_output(text) for text in args.output)
+    outputs = tuple(dict.fromkeys(parse_output(text) for text in texts))
     if sys.stdout.isatty() and any(output.dest == "-" for output in outputs):
         raise UsageError("an image is not written to a terminal", hint="redirect standard output, or give dest=FILE")
     return outputs

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 EXIT_LACKING = 4
 _TIERS = {
     "root": "as root",
-    "subuid": "as an ordinary user, with a range of subordinate ids",
+    "subuid": "in a user namespace, with a range of ids",
+    "single": "in a user namespace with one id, other owners being kept in tables",
+    "chroot": "in a changed root, without namespaces; castoff run does not work",
     "none": "builds without RUN work; RUN and castoff run do not",
 }
 
@@ -30,18 +32,27 @@ _TIERS = {
 def add_arguments(parser: Parser) -> None:
     """Declare the options of `castoff doctor`."""
     parser.one("--format", metavar="FORM", text="text or json", default="text")
+    parser.flag("--repair", text="with --store: remove what is damaged, so that the next build makes it again")
+    parser.flag("--store", text="look the store over instead: every blob, and that all of it agrees")
 
 
 def run(args: Namespace) -> int:
-    """Print what was found, and return 0, or 4 where something is lacking that is needed."""
+    """Print what was found; return 0, 4 where something is lacking that is needed, or 6 for a damaged store."""
     if args.format not in ("text", "json"):
         raise UsageError(f"--format has no form {args.format!r}", hint="there are text and json")
+    if args.repair and not args.store:
+        raise UsageError("--repair goes with --store", hint="castoff doctor --store --repair")
+    if args.store:
+        from castoff.cli.doctor_store import check
+
+        return check(args, repair=args.repair)
     from castoff import __version__
     from castoff.sandbox.probe import probe
 
     store = store_root(args.root, os.environ)
-    facts = probe(store)
-    tier = tier_of(facts, root=os.geteuid() == 0)
+    tier, facts = probe(store, os.environ.get("CASTOFF_USERNS", ""))
+    if not all(fact.ok for fact in facts if fact.needed):
+        tier = "none"
     facts += _tools()
     if args.format == "json":
         value = {
@@ -59,13 +70,6 @@ def run(args: Namespace) -> int:
         sys.stdout.write(f"castoff {__version__}, Python {platform.python_version()}, store {store}\n\n")
         sys.stdout.write(report(facts) + f"\nRUN: {_TIERS[tier]}\n")
     return 0 if all(fact.ok for fact in facts if fact.needed) else EXIT_LACKING
-
-
-def tier_of(facts: Sequence[Fact], *, root: bool) -> str:
-    """Return the tier in force: ``root``, ``subuid``, or ``none`` where something that RUN needs is lacking."""
-    if not all(fact.ok for fact in facts if fact.needed):
-        return "none"
-    return "root" if root else "subuid"
 
 
 def report(facts: Sequence[Fact]) -> str:

@@ -28,6 +28,7 @@ EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_BUG = 70
 
+_SHORT_HINT_BLANKS = 3
 _RULE = "-" * 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -107,6 +108,8 @@ def render(error: CastoffError, read_source: SourceReader) -> str:
         excerpt = f"{error.location}\n"
     message = _one_line(" ".join(error.message.splitlines()))
     hint = f"hint: {_one_line(error.hint)}\n" if error.hint else ""
+    if error.hint and error.hint.startswith("did you mean ") and error.hint.count(" ") == _SHORT_HINT_BLANKS:
+        message, hint = f"{message} ({_one_line(error.hint)})", ""  # in the sentence, as in BuildKit
     if isinstance(error, StepError):
         return f"{excerpt}ERROR: failed to solve: {message}\n{hint}"
     return f"error: {message}\n{excerpt}{hint}"

@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from castoff.ops.filesystem import FileSystem, base_chain
-from castoff.ops.workspace import LayerVariant, Storage, Workspace
-from castoff.sandbox.zygote_executor import ZygoteExecutor
-from castoff.snapshot.overlay import OverlaySnapshotter
-from castoff.solve.cache import DirectoryCacheStore, LayerRecord
+from castoff.ops.tierparts import open_storage, start_executor
+from castoff.ops.workspace import LayerVariant, Workspace
+from castoff.solve.cache import LayerRecord
 from castoff.solve.cachekey import cache_key
 
 if TYPE_CHECKING:
@@ -24,14 +23,8 @@ if TYPE_CHECKING:
 def open_workspace(store: DirectoryStore, tier: Tier) -> Iterator[Workspace]:
     """Yield what works on a store's snapshots; leaving it ends every process that was started."""
     session = store.session()
-    storage = Storage(
-        store,
-        session,
-        OverlaySnapshotter(store.snapshots, session, userxattr=tier.userxattr),
-        DirectoryCacheStore(f"{store.cache}/records"),
-        tier.userxattr,
-    )
-    workspace = Workspace(storage, LayerVariant(), lambda: ZygoteExecutor(session.new_dir()))
+    storage = open_storage(store, tier)
+    workspace = Workspace(storage, LayerVariant(), lambda: start_executor(session.new_dir(), tier))
     try:
         yield workspace
     finally:

@@ -81,8 +81,8 @@ def prune_store(args: Namespace, request: PruneRequest) -> PruneReport:
         CastoffError: it can't be opened, read or written.
     """
     from castoff.ops.prune import prune
+    from castoff.ops.tierparts import open_snapshots
     from castoff.sandbox.userns import current_tier
-    from castoff.snapshot.overlay import OverlaySnapshotter
 
     store = open_store(args, create=False)
     try:
@@ -90,8 +90,7 @@ def prune_store(args: Namespace, request: PruneRequest) -> PruneReport:
     except UnsupportedError:
         tier = current_tier()
     with store:
-        snapshotter = OverlaySnapshotter(store.snapshots, store.session(), userxattr=tier.userxattr)
-        return prune(store, snapshotter, request)
+        return prune(store, open_snapshots(store, store.session(), tier), request)
 
 
 def _agreed(request: PruneRequest) -> bool:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from castoff.cli.session import enter_namespace, open_store
+from castoff.cli.session import enter_for_container, open_store
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -75,12 +75,14 @@ def run(args: Namespace) -> int:
 
     from castoff.cli.imagefs import open_workspace
 
-    if life.has_monitor:
-        return _run_with_monitor(args, options, life)
     store = open_store(args, create=False)
-    tier = enter_namespace(os.environ)
+    tier = enter_for_container(os.environ)
     with store, open_workspace(store, tier) as workspace:
-        return _run_alone(_open_image(store, args), workspace, options)
+        image = _open_image(store, args)
+        if not (life.has_monitor or options.ports or life.health(image.config().config)):
+            return _run_alone(image, workspace, options)
+        container, lock = _begin_to_live(args.image, image, workspace, (options, life))
+    return _live(container, lock, options, life)
 
 
 def _open_image(store: DirectoryStore, args: Namespace) -> StoredImage:
@@ -112,23 +114,27 @@ def _run_alone(image: StoredImage, workspace: Workspace, options: RunOptions) ->
         workspace.snapshotter.discard(active)
 
 
-def _run_with_monitor(args: Namespace, options: RunOptions, life: LifeOptions) -> int:
-    """Run a container that lives on its own, and attach to it unless it is to stay in the background."""
-    from castoff.cli.attach import follow
-    from castoff.cli.container_view import warn
-    from castoff.cli.imagefs import open_workspace
+def _begin_to_live(
+    name: str, image: StoredImage, workspace: Workspace, asked: tuple[RunOptions, LifeOptions]
+) -> tuple[Container, int]:
+    """Make a container that lives on its own, and return it with what holds its lock."""
     from castoff.containers.containerstore import ContainerStore
-    from castoff.containers.control import start_monitor
+    from castoff.containers.control import sweep
     from castoff.errors import UsageError
 
+    options, life = asked
     if options.tty and options.interactive and not life.detach and not os.isatty(0):
         raise UsageError("the input device is no terminal", hint="leave out -t")
-    store = open_store(args, create=False)
-    tier = enter_namespace(os.environ)
-    containers = ContainerStore(store.root)
-    containers.sweep()
-    with store, open_workspace(store, tier) as workspace:
-        container, lock = _create(args.image, _open_image(store, args), workspace, (options, life))
+    sweep(ContainerStore(workspace.store.root))
+    return _create(name, image, workspace, asked)
+
+
+def _live(container: Container, lock: int, options: RunOptions, life: LifeOptions) -> int:
+    """Start a container's monitor, and attach to it unless it is to stay in the background."""
+    from castoff.cli.attach import follow
+    from castoff.cli.container_view import warn
+    from castoff.containers.control import start_monitor
+
     try:
         _write_id(life.cidfile, container.id)
         started = start_monitor(container, lock, attach=not life.detach)
@@ -143,9 +149,19 @@ def _run_with_monitor(args: Namespace, options: RunOptions, life: LifeOptions) -
             return started.code
         sys.stdout.write(f"{container.id}\n")
         return 0
+    _tell_ports(options, started.ports)
     assert started.client is not None
     with started.client as client:
-        return follow(client, terminal=options.tty, interactive=options.interactive)
+        return follow(container, client, terminal=options.tty, interactive=options.interactive)
+
+
+def _tell_ports(options: RunOptions, ports: tuple[str, ...]) -> None:
+    """Say which free ports were chosen: who waits in the foreground has no other way to know."""
+    from castoff.cli.container_view import ports_text
+
+    if ports and any(not mapping.host_port for mapping in options.ports):
+        sys.stderr.write(f"published: {ports_text(ports)}\n")
+        sys.stderr.flush()
 
 
 def _create(

@@ -93,6 +93,7 @@ class LifeOptions:
                 args.detach
                 or args.name
                 or args.cidfile
+                or args.label
                 or restart.name != "no"
                 or limits
                 or on_a_terminal

@@ -142,7 +142,14 @@ def container_request(
     cwd = cwd if cwd.startswith("/") else f"/{cwd}"
     _make_directory(cwd, tree, active)
     spec = ProcessSpec(
-        root=RootSpec(active.lowers, active.upper, active.work, active.userxattr, readonly=options.read_only),
+        root=RootSpec(
+            active.lowers,
+            active.upper,
+            active.work,
+            active.userxattr,
+            readonly=options.read_only,
+            whole=active.whole,
+        ),
         argv=command(options, config),
         env=tuple(f"{key}={value}" for key, value in env.items()),
         cwd=cwd,

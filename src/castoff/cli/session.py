@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from castoff.cli.root import store_root
-from castoff.errors import UsageError
+from castoff.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -30,6 +30,24 @@ def enter_namespace(environ: Mapping[str, str]) -> Tier:
     from castoff.sandbox.userns import enter_user_namespace
 
     return enter_user_namespace(environ.get("CASTOFF_USERNS", ""))
+
+
+def enter_for_container(environ: Mapping[str, str]) -> Tier:
+    """Do as `enter_namespace` does, for a container, which can't be without namespaces.
+
+    Raises:
+        UnsupportedError: there are none here.
+        UsageError: CASTOFF_USERNS names no way.
+    """
+    tier = enter_namespace(environ)
+    if not tier.mounts:
+        remedies = [remedy for _name, _fact, remedy in tier.refusals if remedy]
+        raise UnsupportedError(
+            "containers want namespaces, and there are none here",
+            feature="namespaces",
+            hint=remedies[-1] if remedies else "castoff doctor says what is lacking",
+        )
+    return tier
 
 
 def open_store(args: Namespace, *, create: bool = True) -> DirectoryStore:

@@ -15,7 +15,6 @@ from castoff.cli.sizes import human_size
 from castoff.cli.table import table
 from castoff.errors import StoreError
 from castoff.fs.changes import iter_changes
-from castoff.fs.ownership import DirectOwnership
 from castoff.inspect.history import uncompressed_size
 from castoff.inspect.leftbehind import left_behind
 from castoff.inspect.size import StageData, Weight, weigh_stages
@@ -89,7 +88,7 @@ def _step_weight(step: StepRecord, workspace: Workspace) -> Weight:
         return Weight(0, None)
     folder = os.path.join(workspace.store.snapshots, step.snapshot, "fs")
     lower = snapshotter.tree(snapshotter.parent(step.snapshot))
-    changes = list(iter_changes(folder, lower, DirectOwnership(), workspace.userxattr))
+    changes = list(iter_changes(folder, lower, workspace.ownership(folder), workspace.userxattr))
     info = write_layer(changes, _Nowhere(), LayerOptions())
     return Weight(info.size, info.compressed_size)
 

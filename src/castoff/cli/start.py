@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from castoff.cli.container_view import container_store, for_each, warn
-from castoff.cli.session import enter_namespace
+from castoff.cli.session import enter_for_container
 from castoff.errors import SandboxError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(args: Namespace) -> int:
     found = [containers.find(name) for name in args.container]
     if args.attach and len(found) != 1:
         raise UsageError("castoff start -a wants one container")
-    enter_namespace(os.environ)
+    enter_for_container(os.environ)
     if args.attach:
         return _start(found[0], args)
     return for_each(args, lambda container: _start_alone(container, args))
@@ -54,7 +54,7 @@ def _start(container: Container, args: Namespace) -> int:
         warn(sentence)
     if started.client is not None:
         with started.client as client:
-            return follow(client, terminal=record.tty, interactive=interactive)
+            return follow(container, client, terminal=record.tty, interactive=interactive)
     if started.code is not None:
         sys.stdout.flush()
         raise SandboxError(f"the container {container.id[:12]} can't be started: {started.error}")

@@ -44,6 +44,6 @@ def run(args: Namespace) -> int:
     def finish(container: Container) -> None:
         end = asked.pop(container.id, None)
         if end is not None:
-            finish_to_stop(end)
+            finish_to_stop(container, end)
 
     return for_each(args, finish, found)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from castoff.containers.record import ContainerRecord, ContainerState
 from castoff.errors import CastoffError, StoreError, UsageError
 from castoff.store.failure import translated
-from castoff.store.locking import exclusive
+from castoff.store.locking import exclusive, try_lock
 from castoff.store.removal import remove_tree
 from castoff.store.replacement import replace_file
 
@@ -32,8 +32,10 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _ID = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
 _LIMIT = 4 << 20
-_TRIES = 200
+_TAKE_TIMEOUT = 10.0
+_LIVE_TIMEOUT = 1.0
 _PAUSE = 0.005
+_RECORD = "config.json"
 _FIRST = (
     "bold brisk calm clever eager fair glad keen kind lively merry neat proud quick quiet sharp smart warm wise witty"
 )
@@ -79,7 +81,7 @@ class Container:
             StoreError: its file can't be read.
         """
         try:
-            return ContainerRecord.from_json(self._read("config.json"))
+            return ContainerRecord.from_json(self._read(_RECORD))
         except FileNotFoundError as error:
             raise NoContainerError(f"there is no container {self.id[:12]}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -137,8 +139,10 @@ class Container:
             os.close(fd)
         return False
 
-    def take(self) -> int:
+    def take(self, *, at_once: bool = False) -> int:
         """Take the container's lock, for its monitor or for its removal, and return the descriptor that holds it.
+
+        Somebody may only be looking, or a monitor be about to end: that is waited for, unless it must be `at_once`.
 
         Raises:
             NoContainerError: it is gone.
@@ -148,16 +152,33 @@ class Container:
             fd = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError as error:
             raise NoContainerError(f"there is no container {self.id[:12]}") from error
-        for _ in range(_TRIES):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # Somebody may only be looking, or a monitor be about to end.
-                time.sleep(_PAUSE)
-                continue
-            return fd
-        os.close(fd)
-        raise UsageError(f"the container {self.id[:12]} is running")
+        begun = time.monotonic()
+        while not try_lock(fd):
+            waited = time.monotonic() - begun
+            if at_once or waited > _TAKE_TIMEOUT or (waited > _LIVE_TIMEOUT and self._is_live()):
+                os.close(fd)
+                raise UsageError(f"the container {self.id[:12]} is running")
+            time.sleep(_PAUSE)
+        if not os.path.exists(f"{self.path}/{_RECORD}"):
+            os.close(fd)
+            raise NoContainerError(f"there is no container {self.id[:12]}")  # it was removed meanwhile
+        return fd
+
+    def _is_live(self) -> bool:
+        try:
+            return self.state().is_live
+        except NoContainerError:
+            return False
+
+    def claim(self) -> int:
+        """Take the lock of a container whose folder has just been made.
+
+        Raises:
+            OSError: its file can't be made.
+        """
+        fd = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
 
     def remove(self) -> None:
         """Remove the folder with all in it; the caller holds the lock. Idempotent.
@@ -167,7 +188,7 @@ class Container:
         """
         # Without its record it is no container any more, so that a removal that is cut short shows.
         with translated(f"remove the container {self.id[:12]}"):
-            for name in ("config.json", "socket"):
+            for name in (_RECORD, "socket"):
                 if os.path.lexists(f"{self.path}/{name}"):
                     os.unlink(f"{self.path}/{name}")
         if not remove_tree(self.path):
@@ -194,7 +215,7 @@ class ContainerStore:
             with exclusive(f"{self.path}/names.lock"):
                 container = Container(f"{self.path}/{secrets.token_hex(32)}")
                 os.mkdir(container.path, 0o700)
-                return container, container.take()
+                return container, container.claim()
 
     def register(self, container: Container, record: ContainerRecord) -> ContainerRecord:
         """Write a container's record, by which it exists; gives it a name where it has none.
@@ -217,7 +238,7 @@ class ContainerStore:
             name = record.name or _new_name(set(taken))
             record = replace(record, name=name)
             container.write_state(ContainerState())
-            path = f"{container.path}/config.json"
+            path = f"{container.path}/{_RECORD}"
             fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:
                 file.write(json.dumps(record.to_json()).encode())
@@ -231,7 +252,7 @@ class ContainerStore:
         except FileNotFoundError:
             return
         for name in names:
-            if _ID.fullmatch(name) and os.path.exists(f"{self.path}/{name}/config.json"):
+            if _ID.fullmatch(name) and os.path.exists(f"{self.path}/{name}/{_RECORD}"):
                 yield Container(f"{self.path}/{name}")
 
     def find(self, text: str) -> Container:
@@ -259,7 +280,7 @@ class ContainerStore:
         with contextlib.suppress(OSError), exclusive(f"{self.path}/names.lock"):
             for name in os.listdir(self.path):
                 container = Container(f"{self.path}/{name}")
-                if not _ID.fullmatch(name) or os.path.exists(f"{container.path}/config.json"):
+                if not _ID.fullmatch(name) or os.path.exists(f"{container.path}/{_RECORD}"):
                     continue
                 if not container.is_alive():  # whoever makes or removes one holds its lock
                     remove_tree(container.path)

@@ -3,7 +3,7 @@
 Started by its path with ``python -I -S`` from the container's monitor, with the process' own standard streams. It joins
 the namespaces of the container's first process, which is open as a descriptor so that no other can be mistaken for
 it, and forks, since a process can't change its own process id namespace. It passes signals on, and ends as its child
-does.
+does. SIGALRM has it kill its child's whole process group: what a health check's shell has started goes with it.
 
 Arguments: the folder to import castoff from, the descriptor of a memory file with the request (JSON: ``argv``, ``env``,
 ``cwd``, ``uid``, ``gid``, ``groups``, ``user`` ("" for uid and gid as they are), ``terminal``, ``network``,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, NoReturn
 
+KILL_GROUP = signal.SIGALRM
 _FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _FAILED = 125
 
@@ -111,6 +112,16 @@ class _Parent:
         self._early: list[int] = []
         for number in _FORWARDED:
             signal.signal(number, self._forward)
+        signal.signal(KILL_GROUP, self._kill_group)
+
+    def _kill_group(self, number: int, _: FrameType | None) -> None:
+        if not self._child:
+            os._exit(128 + number)
+        for kill in (os.killpg, os.kill):  # until it has a group of its own, there is nothing but it
+            try:
+                kill(self._child, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
 
     def _forward(self, number: int, _: FrameType | None) -> None:
         if not self._child:
@@ -130,6 +141,9 @@ class _Parent:
         return pid
 
     def wait(self) -> int:
+        # It is reaped with signals blocked: they must not be passed on to whoever gets its number next.
+        os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOWAIT)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*_FORWARDED, KILL_GROUP))
         _, status = os.waitpid(self._child, 0)
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else 128 - code
@@ -172,7 +186,11 @@ def main(arguments: list[str]) -> int:
         _fail(f"the container can't be entered: {os.strerror(error.errno or 0)}")
     if request["user"]:
         _find_user(request, exec_user)
-    if parent.fork() == 0:
+    try:
+        pid = parent.fork()
+    except OSError as error:
+        _fail(f"the process can't be started, the container may have ended: {os.strerror(error.errno or 0)}")
+    if pid == 0:
         _be_child(launcher)
     null = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
+from castoff.containers.enter import KILL_GROUP
 from castoff.linux import syscalls
+from castoff.sandbox.interpreter import start_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,14 +60,14 @@ class Further:
     """One further process. Nothing of it outlives the container's first one: the kernel sees to that."""
 
     def __init__(
-        self, loop: Loop, request: dict[str, Any], pid: int, stdio: tuple[int, int, int], ended: Callable[[int], None]
+        self, loop: Loop, request: dict[str, Any], first: int, stdio: tuple[int, int, int], ended: Callable[[int], None]
     ) -> None:
         """Start it.
 
         Args:
             loop: calls back.
             request: see `exec_request`.
-            pid: of the container's first process on the host.
+            first: descriptor of the container's first process, which stays the caller's.
             stdio: its standard streams, which stay the caller's.
             ended: called with its exit code.
 
@@ -78,13 +78,12 @@ class Further:
         self._ended = ended
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "enter.py")
         source = os.path.dirname(os.path.dirname(os.path.dirname(script)))
-        first = syscalls.pidfd_open(pid)
         memory = os.memfd_create("castoff-exec", os.MFD_CLOEXEC)
         try:
             with open(memory, "wb", closefd=False) as file:
                 file.write(json.dumps(request).encode())
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", script, source, str(memory), str(first)],
+            self._process = start_python(
+                ["-I", "-S", script, source, str(memory), str(first)],
                 stdin=stdio[0],
                 stdout=stdio[1],
                 stderr=stdio[2],
@@ -94,7 +93,6 @@ class Further:
             )
         finally:
             os.close(memory)
-            os.close(first)
         self._pidfd = syscalls.pidfd_open(self._process.pid)
         loop.watch(self._pidfd, self._reap)
 
@@ -104,8 +102,8 @@ class Further:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Kill it. Idempotent."""
-        self.signal(signal.SIGKILL)
+        """Kill it, with what it has started in its process group. Idempotent."""
+        self.signal(KILL_GROUP)
 
     def _reap(self) -> None:
         self._loop.forget(self._pidfd)
@@ -114,9 +112,9 @@ class Further:
         self._ended(code if code >= 0 else 128 - code)
 
     def finish(self) -> None:
-        """Kill it, and wait for its end. Idempotent."""
+        """Kill it, and wait for its end; all of the container has ended. Idempotent."""
         if self._process.returncode is None:
-            self.kill()
+            self.signal(signal.SIGKILL)
             self._reap()
 
 
@@ -139,8 +137,12 @@ class Check:
         self._output = -1
         self._further: Further | None = None
 
-    def start(self, request: dict[str, Any], pid: int) -> None:
+    def start(self, request: dict[str, Any], first: int) -> None:
         """Start it.
+
+        Args:
+            request: see `exec_request`.
+            first: descriptor of the container's first process, which stays the caller's.
 
         Raises:
             OSError: the container's process has ended, or no process can be started.
@@ -149,7 +151,7 @@ class Check:
         os.set_blocking(self._output, False)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._further = Further(self._loop, request, pid, (null, write_end, write_end), self._finished)
+            self._further = Further(self._loop, request, first, (null, write_end, write_end), self._finished)
         except OSError:
             os.close(self._output)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -34,15 +35,6 @@ class LogLine:
     stream: str
     time: float
 
-    def to_bytes(self) -> bytes:
-        """Return the line of JSON; bytes that are not UTF-8 are kept as lone surrogates."""
-        value = {
-            "log": self.data.decode("utf-8", "surrogateescape"),
-            "stream": self.stream,
-            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        }
-        return json.dumps(value, separators=(",", ":")).encode() + b"\n"
-
     @classmethod
     def parse(cls, line: bytes) -> LogLine | None:
         """Read a line of JSON; None for what is none, as after a crash."""
@@ -52,6 +44,18 @@ class LogLine:
             return cls(value["log"].encode("utf-8", "surrogateescape"), str(value["stream"]), moment)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def encode_lines(lines: list[bytes], stream: str, when: float) -> bytes:
+    """Return lines of JSON for lines that came at one time; bytes that are not UTF-8 are kept as lone surrogates.
+
+    A container may print a million lines a second, and waits for this: what they have in common is made once.
+    """
+    stamp = datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    tail = f',"stream":"{stream}","time":"{stamp}"}}\n'
+    quote = json.encoder.encode_basestring_ascii
+    texts = [line.decode("utf-8", "surrogateescape") for line in lines]
+    return "".join([f'{{"log":{quote(text)}{tail}' for text in texts]).encode("ascii")
 
 
 class LogWriter:
@@ -69,15 +73,18 @@ class LogWriter:
         self._open()
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(f"{self._folder}/{CURRENT}", flags, 0o600)
-        self._size = os.fstat(self._file).st_size
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        file = os.open(f"{self._folder}/{CURRENT}", flags, 0o600)
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            size += os.write(file, b"\n")  # a monitor was killed in the middle of a line
+        self._file, self._size = file, size
 
     def write(self, stream: str, data: bytes) -> None:
         """Write what came on a stream; what is not a whole line yet waits. A full disk loses lines, nothing else."""
         parts = (self._partial.pop(stream, b"") + data).split(b"\n")
         lines = [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-        if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) < _MAX_LINE:
+        if lines and parts[-1] and len(parts[-1]) < _MAX_LINE:
             self._partial[stream] = lines.pop()
         if lines:
             self._append(stream, lines)
@@ -89,16 +96,25 @@ class LogWriter:
             self._append(stream, [data])
 
     def _append(self, stream: str, lines: list[bytes]) -> None:
-        now = time.time()
-        block = b"".join(LogLine(line, stream, now).to_bytes() for line in lines if line)
+        block = encode_lines(lines, stream, time.time())
         try:
             if self._size and self._size + len(block) > self._max:
-                os.close(self._file)
-                os.rename(f"{self._folder}/{CURRENT}", f"{self._folder}/{OLD}")
-                self._open()
-            self._size += os.write(self._file, block)
+                self._rotate()
+            written = os.write(self._file, block)
+            if written < len(block):
+                os.ftruncate(self._file, self._size)  # the disk is full: half a line would spoil the next one
+            else:
+                self._size += written
         except OSError:
             return
+
+    def _rotate(self) -> None:
+        """Begin a new file; the open one stays in use where that can't be done."""
+        previous = self._file
+        with contextlib.suppress(FileNotFoundError):  # the open one is the older one since an earlier attempt
+            os.rename(f"{self._folder}/{CURRENT}", f"{self._folder}/{OLD}")
+        self._open()
+        os.close(previous)
 
     def close(self) -> None:
         """Write what is left, and close."""
@@ -167,7 +183,8 @@ def _existing(folder: str, file: BinaryIO, tail: int | None, since: float) -> li
     old = _try_open(f"{folder}/{OLD}")
     if old is not None:
         with old:
-            kept.extend(_lines(old, since))
+            if not os.path.sameopenfile(old.fileno(), file.fileno()):  # else it has just become the older one
+                kept.extend(_lines(old, since))
     kept.extend(_lines(file, since))
     return list(kept)
 

@@ -6,7 +6,7 @@ when it does.
 
 Arguments: the folder to import castoff from, the container's folder, the descriptor that holds the container's lock,
 the descriptor for the report on the start, and that of the first client's connection, -1 for none. The report is a JSON
-object: ``ok``, or ``error`` and ``hint``; ``code`` where the program could not be executed; ``warnings``.
+object: ``ok``, or ``error`` and ``hint``; ``code`` where the program could not be executed; ``warnings``; ``ports``.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Monitor:
     def _answer(self, value: dict[str, Any]) -> None:
         """Report on the start, once."""
         if self._report >= 0:
-            value["warnings"] = self._supervisor.warnings
+            value |= {"warnings": self._supervisor.warnings, "ports": self._supervisor.state.ports}
             with contextlib.suppress(OSError):  # whoever started the monitor has gone
                 os.write(self._report, json.dumps(value).encode())
             os.close(self._report)
@@ -158,16 +158,20 @@ class Monitor:
             self._finish(125, error.message if isinstance(error, CastoffError) else str(error))
 
     def _finish(self, code: int, error: str, answer: dict[str, Any] | None = None) -> None:
-        """Let go of everything, write the end down, and then tell those who wait, whoever started it first of all."""
+        """Let go of everything, write the end down, and then tell those who wait, whoever started it first of all.
+
+        Until the end is written down the socket is there: who finds none, or is not answered, reads the state.
+        """
         self._finished = True
         self._output.drain()
         self._log.close()
         self._supervisor.close()
+        with contextlib.suppress(OSError):
+            self._container.write_state(self._supervisor.state.ended(code, error))
+        self._loop.forget(self._listener.fileno())
         self._listener.close()
         with contextlib.suppress(OSError):
             os.unlink(f"{self._container.path}/socket")
-        with contextlib.suppress(OSError):
-            self._container.write_state(self._supervisor.state.ended(code, error))
         if self._record.auto_remove:
             from castoff.errors import StoreError
 
@@ -189,14 +193,19 @@ class Monitor:
             self._loop.turn(left)
 
     def _accept(self) -> None:
-        from castoff.containers.channel import receive_request
-        from castoff.containers.clients import Client
-
         try:
             end, _ = self._listener.accept()
         except OSError:
             return
-        end.settimeout(5.0)  # the request is on its way already
+        end.setblocking(False)
+        # The request may be long in coming: whoever makes it may be stopped, and must not stop the container.
+        self._loop.watch(end.fileno(), lambda: self._receive(end))
+
+    def _receive(self, end: socket.socket) -> None:
+        from castoff.containers.channel import receive_request
+        from castoff.containers.clients import Client
+
+        self._loop.forget(end.fileno())
         try:
             request, descriptors = receive_request(end)
         except (OSError, ValueError):

@@ -214,7 +214,6 @@ class ContainerState:
         status: ``created``, ``running``, ``restarting`` or ``exited``.
         pid: the process id of its first process on the host; 0 for none.
         monitor: the process id of its monitor; 0 for none.
-        monitor_start: when that process started, in clock ticks since the machine did.
         started: seconds since the epoch; 0 for never.
         finished: seconds since the epoch; 0 for never.
         exit_code: of its last end.
@@ -230,7 +229,6 @@ class ContainerState:
     status: str = "created"
     pid: int = 0
     monitor: int = 0
-    monitor_start: int = 0
     started: float = 0.0
     finished: float = 0.0
     exit_code: int = 0
@@ -258,7 +256,9 @@ class ContainerState:
         Raises:
             TypeError: a field is unknown, or of another type.
         """
-        return cls(**{**value, "ports": tuple(value.get("ports", ()))})
+        fields = {**value, "ports": tuple(value.get("ports", ()))}
+        fields.pop("monitor_start", None)  # of castoff 0.1
+        return cls(**fields)
 
     def ended(self, code: int, error: str = "") -> ContainerState:
         """Return the state after the end of the container."""

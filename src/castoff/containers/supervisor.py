@@ -15,8 +15,7 @@ from castoff.containers.further import Check, Further, exec_request
 from castoff.containers.health import Health
 from castoff.containers.network import ContainerNetwork
 from castoff.containers.ports import PortMapping
-from castoff.errors import SandboxError
-from castoff.linux import syscalls
+from castoff.errors import CastoffError
 from castoff.sandbox.spec import Network
 from castoff.sandbox.zygote_executor import ZygoteExecutor
 from castoff.store.removal import remove_tree
@@ -131,7 +130,6 @@ class Supervisor:
             status="running",
             pid=process.pid,
             monitor=os.getpid(),
-            monitor_start=_start_time(os.getpid()),
             started=time.time(),
             finished=0.0,
             exit_code=0,
@@ -140,11 +138,7 @@ class Supervisor:
             health_failures=0,
         )
         self._container.write_state(self.state)
-        try:
-            self._pidfd = syscalls.pidfd_open(process.pid)
-        except ProcessLookupError:
-            self._loop.after("reap", 0, self._reap)
-            return
+        self._pidfd = process.open_pidfd()
         self._loop.watch(self._pidfd, self._reap)
         if self._record.health is not None:
             self._loop.after("health", self._health.pause(0, self._record.health), self._check_health)
@@ -162,7 +156,7 @@ class Supervisor:
         assert process is not None
         deadline = time.monotonic() + _EXEC_TIMEOUT
         while time.monotonic() < deadline:
-            if self._pidfd < 0 or select.select([self._pidfd], [], [], 0)[0]:
+            if _has_ended(self._pidfd):
                 return True
             try:
                 with open(f"/proc/{process.pid}/cmdline", "rb") as file:
@@ -179,14 +173,13 @@ class Supervisor:
         """Take the end of the process."""
         process = self._process
         assert process is not None
-        if self._pidfd >= 0:
-            self._loop.forget(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._loop.forget(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
         error = ""
         try:
             code = process.wait()
-        except SandboxError as failure:
+        except CastoffError as failure:
             code, error, self.hint = 125, failure.message, failure.hint
         self._process = None
         self._loop.cancel("health")
@@ -227,13 +220,13 @@ class Supervisor:
             ended(code)
 
         procs = self._cgroup.procs if self._cgroup is not None else ()
-        further = Further(self._loop, exec_request(self._spec, request, procs), self._process.pid, stdio, finished)
+        further = Further(self._loop, exec_request(self._spec, request, procs), self._pidfd, stdio, finished)
         self._further.add(further)
         return further
 
     def _check_health(self) -> None:
-        plan, process = self._record.health, self._process
-        if plan is None or process is None:
+        plan = self._record.health
+        if plan is None or self._process is None:
             return
         age = time.monotonic() - self._begun
 
@@ -255,7 +248,7 @@ class Supervisor:
         check = Check(self._loop, plan.timeout, ended)
         procs = self._cgroup.procs if self._cgroup is not None else ()
         try:
-            check.start(exec_request(self._spec, {"argv": plan.argv}, procs), process.pid)
+            check.start(exec_request(self._spec, {"argv": plan.argv}, procs), self._pidfd)
         except (OSError, ValueError) as error:
             ended(False, f"the check can't be started: {error}")
             return
@@ -284,7 +277,7 @@ class Supervisor:
             self._cgroup = None
 
 
-def _start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since the machine did."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()  # unlike select, it takes any number of a descriptor
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

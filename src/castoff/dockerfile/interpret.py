@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from castoff.dockerfile import instructions as ins
 from castoff.dockerfile.flags import FlagKind, Flags
+from castoff.dockerfile.forms import ADD_FLAGS, COPY_FLAGS, HEALTH_FLAGS, NO_FLAGS, RUN_FLAGS, example
 from castoff.dockerfile.heredoc import maybe_heredoc
 from castoff.dockerfile.mounts import mount_from
 from castoff.dockerfile.suggest import hint
@@ -24,50 +25,6 @@ if TYPE_CHECKING:
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")
 _ON_BUILD = re.compile(r"[\t\n\f\r ]*ONBUILD[\t\n\f\r ]*", re.IGNORECASE)
 _MIN_INTERVAL = 1_000_000
-_NO_FLAGS: Mapping[str, FlagKind] = {}
-_COPY_FLAGS: Mapping[str, FlagKind] = {
-    "chown": "text",
-    "from": "text",
-    "chmod": "text",
-    "link": "bool",
-    "exclude": "texts",
-    "parents": "bool",
-}
-_ADD_FLAGS: Mapping[str, FlagKind] = {
-    "chown": "text",
-    "chmod": "text",
-    "link": "bool",
-    "keep-git-dir": "bool",
-    "checksum": "text",
-    "unpack": "bool",
-    "exclude": "texts",
-}
-_RUN_FLAGS: Mapping[str, FlagKind] = {"mount": "texts", "network": "text", "security": "text"}
-_HEALTH_FLAGS: Mapping[str, FlagKind] = {
-    "interval": "text",
-    "timeout": "text",
-    "start-period": "text",
-    "start-interval": "text",
-    "retries": "text",
-}
-
-_EXAMPLES = {
-    "ARG": "VERSION=1.0",
-    "ENV": "NAME=value",
-    "EXPOSE": "8080",
-    "HEALTHCHECK": 'CMD ["/app", "--check"]',
-    "LABEL": "name=value",
-    "MAINTAINER": '"name <address>"',
-    "ONBUILD": "RUN command",
-    "SHELL": '["/bin/sh", "-c"]',
-    "USER": "nobody",
-    "VOLUME": "/data",
-    "WORKDIR": "/app",
-}
-
-
-def _example(name: str) -> str | None:
-    return f"write {name} {_EXAMPLES[name]}" if name in _EXAMPLES else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +45,7 @@ class _Request:
             "flags": self.node.flags,
         }
 
-    def flags(self, known: Mapping[str, FlagKind] = _NO_FLAGS) -> Flags:
+    def flags(self, known: Mapping[str, FlagKind] = NO_FLAGS) -> Flags:
         return Flags(self.node.flags, known)
 
     def description(self, name: str) -> str:
@@ -99,11 +56,11 @@ class _Request:
 
     def at_least_one(self) -> None:
         if not self.args:
-            raise ParseError(f"{self.name} requires at least one argument", hint=_example(self.name))
+            raise ParseError(f"{self.name} requires at least one argument", hint=example(self.name))
 
     def the_one(self) -> str:
         if len(self.args) != 1:
-            raise ParseError(f"{self.name} requires exactly one argument", hint=_example(self.name))
+            raise ParseError(f"{self.name} requires exactly one argument", hint=example(self.name))
         return self.args[0]
 
 
@@ -227,7 +184,7 @@ def _command(request: _Request, args: list[str]) -> dict[str, Any]:
 
 
 def _run(request: _Request) -> ins.Run:
-    flags = request.flags(_RUN_FLAGS)
+    flags = request.flags(RUN_FLAGS)
     network = flags.text("network")
     security = flags.text("security")
     mounts = flags.texts("mount")
@@ -295,13 +252,13 @@ def _need_destination(request: _Request) -> None:
 
 def _copy(request: _Request) -> ins.Copy:
     _need_destination(request)
-    flags = request.flags(_COPY_FLAGS)
+    flags = request.flags(COPY_FLAGS)
     return ins.Copy(**_transfer(request, flags), from_=flags.text("from"), parents=flags.boolean("parents"))
 
 
 def _add(request: _Request) -> ins.Add:
     _need_destination(request)
-    flags = request.flags(_ADD_FLAGS)
+    flags = request.flags(ADD_FLAGS)
     return ins.Add(
         **_transfer(request, flags),
         checksum=flags.text("checksum"),
@@ -360,7 +317,7 @@ def _healthcheck(request: _Request) -> ins.Healthcheck:
         if args:
             raise ParseError("HEALTHCHECK NONE takes no arguments")
         return ins.Healthcheck(**request.base(), check=HealthcheckConfig(("NONE",)))
-    flags = request.flags(_HEALTH_FLAGS)
+    flags = request.flags(HEALTH_FLAGS)
     if kind != "CMD":
         raise ParseError(f"Unknown type {quote(kind)} in HEALTHCHECK (try CMD)")
     if not args:

@@ -11,10 +11,10 @@ from castoff.export.layout import LayoutExporter
 from castoff.export.rootfs import export_folder, export_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from castoff.events import Observer
-    from castoff.export.exporter import ExportReport, ImageResult
+    from castoff.export.exporter import Exporter, ExportReport, ImageResult
     from castoff.export.parse import OutputSpec
     from castoff.fs.union import UnionTree
 
@@ -28,25 +28,35 @@ class Product:
         tree: gives the merged file system.
         epoch: seconds since 1970 to which later times are taken back; None keeps them.
         stdout: standard output, for ``dest=-``.
+        pusher: gives what pushes to registries, when an output is to be pushed.
     """
 
     image: ImageResult
     tree: Callable[[], UnionTree]
     epoch: int | None = None
     stdout: BinaryIO | None = None
+    pusher: Callable[[], Exporter] | None = None
 
 
-def check_output(output: OutputSpec) -> None:
+def check_output(output: OutputSpec, tags: Sequence[str] = ()) -> None:
     """Refuse, before anything is built, what can't be written afterwards.
 
+    Args:
+        output: what is asked for.
+        tags: the references of the image, besides those of the output.
+
     Raises:
-        UsageError: it is to be pushed.
+        UsageError: it is to be pushed and has no name, or is pushed and written to a file at once.
     """
-    if output.push or output.type == "registry":
+    if not output.push:
+        return
+    if output.type not in ("image", "registry"):
         raise UsageError(
-            "castoff can't push to a registry yet",
-            hint="write -o type=oci,dest=FILE and push that with skopeo copy oci-archive:FILE docker://…",
+            f"--output of type {output.type} writes files, and is not pushed",
+            hint="give a second --output type=registry",
         )
+    if not tags and not output.names:
+        raise UsageError("an image that is to be pushed needs a reference", hint="give one with -t REGISTRY/NAME:TAG")
 
 
 def write_output(output: OutputSpec, product: Product, observer: Observer, vertex: str) -> ExportReport | None:
@@ -55,8 +65,11 @@ def write_output(output: OutputSpec, product: Product, observer: Observer, verte
     Raises:
         ExportError: the destination can't be written.
         StoreError: a blob is missing or damaged.
+        RegistryError: it is to be pushed, and the registry refuses or can't be reached.
     """
-    check_output(output)
+    if output.push:
+        assert product.pusher is not None
+        return product.pusher().export(product.image, observer, vertex)
     match output.type:
         case "oci":
             exporter = LayoutExporter(output.dest, tar=output.tar, stdout=product.stdout)

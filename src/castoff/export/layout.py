@@ -14,11 +14,12 @@ from castoff.errors import ExportError, InvalidImageError
 from castoff.export.bundle import SENDING, Progress, write_bundle
 from castoff.export.contents import LAYOUT, BlobFile, collect_blobs, entries_of
 from castoff.export.exporter import ExportReport, ImageResult
-from castoff.export.placement import beside, failing_as_export
+from castoff.export.placement import failing_as_export, new_file, placed_folder, sweep_files
 from castoff.export.transfer import send_blob
 from castoff.oci.descriptor import FULL_NAME, REF_NAME, Descriptor
 from castoff.oci.jsontext import MAX_DOCUMENT
 from castoff.oci.manifest import Index
+from castoff.store.blobfolder import holds
 from castoff.store.removal import remove_tree
 from castoff.store.replacement import replace_file
 
@@ -74,31 +75,33 @@ def write_folder(dest: str, entries: Sequence[Descriptor], blobs: Sequence[BlobF
     """
     with failing_as_export(f"write the image layout {dest}"):
         path = os.path.realpath(dest)
-        fresh = _is_fresh(path, dest)
-        target = beside(path) if fresh else path
-        try:
-            _fill(target, blobs, progress)
-            with _locked(target):
+        if _is_fresh(path, dest):
+            with _taking_place(path), placed_folder(path) as target:
+                _fill(target, blobs, progress)
                 _write_index(target, dest, entries)
-            if fresh:
-                _take_place(target, path)
-        except BaseException:
-            if fresh:
-                remove_tree(target)
-            raise
+        else:
+            _fill(path, blobs, progress)
+            with _locked(path):
+                _write_index(path, dest, entries)
     progress.finish()
     return progress.done
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Hold the lock of a folder itself, which leaves no file behind."""
+def _opened(folder: str) -> Iterator[int]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
         os.close(fd)
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder itself, which leaves no file behind."""
+    with _opened(folder) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
 
 
 def _is_fresh(path: str, dest: str) -> bool:
@@ -123,33 +126,32 @@ def _is_fresh(path: str, dest: str) -> bool:
     return not names
 
 
-def _take_place(target: str, path: str) -> None:
+@contextmanager
+def _taking_place(path: str) -> Iterator[None]:
     try:
-        os.rename(target, path)  # replaces an empty folder, and no other
+        yield
     except NotADirectoryError as error:
         raise ExportError(f"can't write the image layout {path}: a file has been made there meanwhile") from error
 
 
 def _fill(target: str, blobs: Sequence[BlobFile], progress: Progress) -> None:
-    os.makedirs(f"{target}/blobs/sha256", exist_ok=True)
+    for folder in sorted({os.path.dirname(f"{target}/{blob.name}") for blob in blobs} | {f"{target}/blobs/sha256"}):
+        os.makedirs(folder, exist_ok=True)
+        with _opened(folder) as fd:
+            sweep_files(fd)
     for blob in blobs:
         place = f"{target}/{blob.name}"
+        if holds(place, blob.digest, blob.size):
+            continue
+        fd, temporary = new_file(place)
         try:
-            if os.stat(place).st_size == blob.size:
-                continue
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-        temporary = beside(place)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                send_blob(blob.blobs, blob.digest, blob.size, fd, progress.add)
-            finally:
-                os.close(fd)
+            send_blob(blob.blobs, blob.digest, blob.size, fd, progress.add)
             os.rename(temporary, place)
         except BaseException:
             remove_tree(temporary)
             raise
+        finally:
+            os.close(fd)
 
 
 def _write_index(target: str, dest: str, entries: Sequence[Descriptor]) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from castoff.errors import ExportError
 from castoff.export.bundle import SENDING, Progress
 from castoff.export.exporter import ExportReport
-from castoff.export.placement import beside, failing_as_export, placed_file
+from castoff.export.placement import failing_as_export, new_file, placed_file, placed_folder, sweep_files
 from castoff.export.transfer import write_all
 from castoff.fs.changes import Added, diff
 from castoff.fs.entry import FileEntry, display
 from castoff.fs.rooted import RootedDirectory, copy_bytes
 from castoff.fs.union import UnionTree
 from castoff.layer.tarstream import TarStream
-from castoff.store.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,19 +87,9 @@ def export_folder(tree: UnionTree, dest: str, observer: Observer, vertex: str = 
         except FileNotFoundError:
             fresh = True
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        target = beside(path) if fresh else path
-        try:
-            if fresh:
-                os.mkdir(target)
-            with RootedDirectory(target) as root:
-                writer = _FolderWriter(root, progress, fresh)
-                writer.write(tree)
-            if fresh:
-                os.rename(target, path)
-        except BaseException:
-            if fresh:
-                remove_tree(target)
-            raise
+        with placed_folder(path) if fresh else nullcontext(path) as target, RootedDirectory(target) as root:
+            writer = _FolderWriter(root, progress, fresh)
+            writer.write(tree)
     progress.finish()
     return ExportReport(dest, None, progress.done, tuple(writer.skipped))
 
@@ -117,6 +107,7 @@ class _FolderWriter:
 
     def write(self, tree: UnionTree) -> None:
         """Write all of a tree. Modes and times of folders come last, since they may forbid writing in them."""
+        self._sweep(b"")
         for entry in _entries(tree):
             try:
                 self._put(entry)
@@ -160,7 +151,13 @@ class _FolderWriter:
             # The entry was just seen to be a folder: should it be swapped for a link now, opening it fails below.
             os.chmod(name, stat.S_IMODE(status.st_mode) | _OWNER_ALL, dir_fd=self._root.open_directory(parent))
         self._root.open_directory(entry.path)
+        if status is not None:
+            self._sweep(entry.path)
         self._folders.append(entry)
+
+    def _sweep(self, path: bytes) -> None:
+        if not self._fresh:
+            sweep_files(self._root.open_directory(path))
 
     def _put_file(self, entry: FileEntry) -> None:
         parent, _, name = entry.path.rpartition(b"/")
@@ -170,15 +167,17 @@ class _FolderWriter:
         status = self._root.lstat(entry.path)
         if status is not None and stat.S_ISDIR(status.st_mode):
             self._root.remove(entry.path)
-        temporary = b".castoff-" + os.urandom(6).hex().encode()
-        place = parent + b"/" + temporary if parent else temporary
+        folder = self._root.open_directory(parent)
+        fd, temporary = new_file(name, 0o600, folder)
         try:
-            self._create(place, entry)
-            folder = self._root.open_directory(parent)
+            self._fill(fd, entry)
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
-            self._root.remove(place)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
             raise
+        finally:
+            os.close(fd)
 
     def _create(self, place: bytes, entry: FileEntry) -> None:
         fd = self._root.create(place, 0o600)

@@ -1,26 +1,21 @@
-"""Moving the bytes of blobs to where they are wanted, inside the kernel where it can."""
+"""Moving the bytes of blobs to where they are wanted, each verified on its way."""
 
 from __future__ import annotations
 
-import errno
-import io
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from castoff.errors import StoreError
+from castoff.errors import DigestMismatchError, StoreError
+from castoff.store.blobfolder import REPAIR_HINT, check_registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import BinaryIO
 
     from castoff.oci.digest import Digest
     from castoff.store.blobs import BlobStore
 
-_STEP = 64 << 20
 _PIECE = 1 << 20
-_REFUSED = frozenset(
-    {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY, errno.ESPIPE}
-)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> int:
@@ -38,7 +33,10 @@ def write_all(fd: int, data: bytes | memoryview) -> int:
 def send_blob(
     blobs: BlobStore, digest: Digest, size: int, fd: int, moved: Callable[[int], None] = lambda _: None
 ) -> int:
-    """Write a blob to a descriptor and return its size.
+    """Write a blob to a descriptor, verify on the way that it is what its digest promises, and return its size.
+
+    What was written before an error is the caller's to throw away. No way of the kernel's own to copy is used: the
+    bytes that are written must be the very ones that were hashed.
 
     Args:
         blobs: where it is.
@@ -50,59 +48,28 @@ def send_blob(
     Raises:
         BlobNotFoundError: it is not there.
         StoreError: it has another size.
+        DigestMismatchError: its bytes are not those of its digest.
         OSError: the descriptor refuses.
     """
+    check_registered(digest)
+    running = hashlib.new(digest.algorithm)
+    sent = 0
     with blobs.open_(digest) as source:
-        try:
-            descriptor = source.fileno()
-        except io.UnsupportedOperation:
-            sent = _copy(source, fd, size, moved)
-        else:
-            sent = _send(descriptor, fd, size, moved)
-        if sent != size or blobs.size(digest) not in (None, size):
+        while sent < size and (piece := source.read(min(_PIECE, size - sent))):
+            running.update(piece)
+            write_all(fd, piece)
+            sent += len(piece)
+            moved(len(piece))
+        if sent != size or source.read(1):
             raise StoreError(
-                f"the blob {digest} in the store does not have the {size} bytes that it should have",
-                hint="remove it with castoff prune and build or load the image again",
+                f"the blob {digest} in the store does not have the {size} bytes that it should have", hint=REPAIR_HINT
             )
+    actual = running.hexdigest()
+    if actual != digest.hex:
+        raise DigestMismatchError(
+            f"the blob {digest} in the store is damaged: its bytes have the digest {digest.algorithm}:{actual}",
+            expected=str(digest),
+            actual=f"{digest.algorithm}:{actual}",
+            hint=REPAIR_HINT,
+        )
     return size
-
-
-def _send(source: int, fd: int, size: int, moved: Callable[[int], None]) -> int:
-    """Let the kernel move the bytes, by the best of its ways that these two files allow."""
-
-    def by_range(done: int, count: int) -> int:
-        return os.copy_file_range(source, fd, count, offset_src=done)
-
-    def by_sendfile(done: int, count: int) -> int:
-        return os.sendfile(fd, source, done, count)
-
-    def by_copy(done: int, count: int) -> int:
-        return write_all(fd, os.pread(source, min(count, _PIECE), done))
-
-    ways = [by_range, by_sendfile, by_copy]
-    done = 0
-    while done < size:
-        try:
-            count = ways[0](done, min(_STEP, size - done))
-        except OSError as error:
-            if error.errno not in _REFUSED or len(ways) == 1:
-                raise
-            del ways[0]
-            continue
-        if count == 0:
-            if len(ways) == 1:
-                break
-            # Some file systems answer copy_file_range with 0 where they mean that they can't.
-            del ways[0]
-            continue
-        done += count
-        moved(count)
-    return done
-
-
-def _copy(source: BinaryIO, fd: int, size: int, moved: Callable[[int], None]) -> int:
-    done = 0
-    while done < size and (piece := source.read(min(_PIECE, size - done))):
-        done += write_all(fd, piece)
-        moved(len(piece))
-    return done

@@ -27,6 +27,10 @@ class Owner(NamedTuple):
 class Ownership(Protocol):
     """Owner, mode and device numbers of the files of one snapshot directory. Not thread-safe for one snapshot."""
 
+    @property
+    def keeps_devices(self) -> bool:
+        """Whether an empty file stands for a device, whose type and number `set_` keeps."""
+
     def of(self, path: bytes, status: os.stat_result) -> Owner:
         """Return what the image sees for `path`, whose inode on the host has `status`. Idempotent."""
 
@@ -55,6 +59,11 @@ class DirectOwnership:
     """The file system is the truth: real root, or a user namespace with a range of subordinate ids."""
 
     __slots__ = ()
+
+    @property
+    def keeps_devices(self) -> bool:
+        """Whether an empty file stands for a device: never, an inode is what it says."""
+        return False
 
     def of(self, path: bytes, status: os.stat_result) -> Owner:  # noqa: ARG002 - the protocol's signature
         """Return what the inode itself says."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from castoff.errors import DigestMismatchError, InvalidImageError
+from castoff.image.validate import blob_digest
 
 if TYPE_CHECKING:
     from castoff.image.archivefiles import ImageFiles
@@ -32,7 +33,7 @@ class LoadedImage:
 
 
 def take(blobs: BlobStore, files: ImageFiles, name: str, expected: Digest, size: int | None = None) -> int:
-    """Copy one file into the store as the blob of a digest, unless it is there, and return its size. Idempotent.
+    """Copy one file into the store as the blob of a digest, unless it is there whole, and return its size. Idempotent.
 
     Args:
         blobs: the store.
@@ -48,7 +49,7 @@ def take(blobs: BlobStore, files: ImageFiles, name: str, expected: Digest, size:
     """
     actual = files.size(name)
     present = blobs.size(expected)
-    if present is not None and present in (size, actual):
+    if present is not None and present in (size, actual) and blob_digest(blobs, expected) == expected:
         return present
     if actual is None:
         raise InvalidImageError(f"{files.name} lacks the blob {expected}")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from castoff.errors import BlobNotFoundError, DigestMismatchError, InvalidReferenceError, StoreError
+from castoff.errors import BlobNotFoundError, InvalidImageError, InvalidReferenceError, StoreError
 from castoff.image.image import StoredImage
+from castoff.image.validate import blob_digest
 from castoff.oci.descriptor import FULL_NAME, REF_NAME, Descriptor
-from castoff.oci.digest import Digest
 from castoff.oci.manifest import Index
 from castoff.oci.reference import Reference
+from castoff.store.blobfolder import verified
 
 if TYPE_CHECKING:
+    from castoff.oci.digest import Digest
     from castoff.oci.platform import Platform
     from castoff.store.blobs import BlobStore
 
@@ -53,9 +56,14 @@ class LayoutFolder:
             BlobNotFoundError: it is not there.
         """
         try:
-            return open(self._blob(digest), "rb")
+            # A FIFO in the folder must not stall the program.
+            fd = os.open(self._blob(digest), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise BlobNotFoundError(f"the layout {self.path} lacks the blob {digest}") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise BlobNotFoundError(f"the blob {digest} of the layout {self.path} is no regular file")
+        return os.fdopen(fd, "rb")
 
     def read(self, digest: Digest, limit: int = 4 << 20) -> bytes:
         """Return a small blob whole, verified.
@@ -67,14 +75,7 @@ class LayoutFolder:
         """
         with self.open_(digest) as file:
             data = file.read(limit + 1)
-        if len(data) > limit:
-            raise StoreError(f"the blob {digest} of the layout {self.path} is larger than {limit} bytes")
-        actual = Digest.of(data)
-        if digest.algorithm == "sha256" and actual != digest:
-            raise DigestMismatchError(
-                f"the blob {digest} of the layout {self.path} is damaged", expected=str(digest), actual=str(actual)
-            )
-        return data
+        return verified(data, digest, limit)
 
     def choose(self, tag: str = "", digest: str = "") -> Descriptor:
         """Return the manifest or index that a tag or a digest names; the only one there is without either.
@@ -109,7 +110,7 @@ class LayoutFolder:
             ) from error
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
             value.setdefault("schemaVersion", 2)
@@ -126,10 +127,18 @@ class LayoutFolder:
         image = StoredImage.open_(self, descriptor, platform)  # type: ignore[arg-type]  # only ever read
         manifest = image.manifest()
         for item in (*manifest.layers, manifest.config, image.descriptor):
-            if blobs.size(item.digest) == item.size:
+            if blobs.size(item.digest) == item.size and blob_digest(blobs, item.digest) == item.digest:
                 continue
+            actual = self.size(item.digest)
+            if actual is not None and actual != item.size:
+                raise InvalidImageError(
+                    f"the blob {item.digest} of the layout {self.path} has {actual} bytes, and its descriptor says "
+                    f"{item.size}"
+                )
             with self.open_(item.digest) as blob, blobs.writer() as writer:
-                while data := blob.read(_BLOCK):
+                left = item.size
+                while left and (data := blob.read(min(_BLOCK, left))):
+                    left -= len(data)
                     writer.write(data)
                 writer.commit(item.digest)
         return StoredImage(blobs, image.descriptor)

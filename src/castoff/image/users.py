@@ -86,30 +86,8 @@ def _user(tree: UnionTree, name: str) -> list[str]:
 def owner(tree: UnionTree, text: str) -> Owner:
     """Return the owner that ``--chown``, or the USER at a WORKDIR, names; "" is 0:0.
 
-    A number without a group is its own group; a name has the group of its row.
-
-    Raises:
-        ContextError: the image has no such user or group.
-    """
-    user, group = _split(text)
-    number = _number(user) if user else 0
-    if number is not None:
-        uid, gid = number, number
-    else:
-        row = _user(tree, user)
-        uid, gid = int(row[2]), _number(row[3]) or 0
-    return Owner(uid, _group(tree, group) if group else gid)
-
-
-def has_names(text: str) -> bool:
-    """Tell whether an owner names a user or a group, so that the image must be asked who that is."""
-    return any(part and _number(part) is None for part in _split(text))
-
-
-def owner_or_root(tree: UnionTree, text: str) -> Owner:
-    """Return the owner of a directory that WORKDIR makes: a user or group that the image lacks counts as 0.
-
-    A later step may make the user, which is why this is no error; so it is in BuildKit.
+    A number without a group is its own group; a name has the group of its row. A user or group that the image lacks
+    counts as 0, as in BuildKit; `unknown_names` tells of it.
     """
     user, group = _split(text)
     number = _number(user) if user else 0
@@ -120,8 +98,26 @@ def owner_or_root(tree: UnionTree, text: str) -> Owner:
     return Owner(uid, (_find_group(tree, group) or 0) if group else gid)
 
 
+def unknown_names(tree: UnionTree, text: str) -> tuple[str, ...]:
+    """Return what of an owner the image does not know, each as part of a sentence; `owner` takes it for 0."""
+    user, group = _split(text)
+    found = []
+    if user and _number(user) is None and _find_user(tree, user) is None:
+        found.append(f"user {user!r} in the image's /etc/passwd")
+    if group and _find_group(tree, group) is None:
+        found.append(f"group {group!r} in the image's /etc/group")
+    return tuple(found)
+
+
+def has_names(text: str) -> bool:
+    """Tell whether an owner names a user or a group, so that the image must be asked who that is."""
+    return any(part and _number(part) is None for part in _split(text))
+
+
 def exec_user(tree: UnionTree, text: str) -> ExecUser:
     """Return who a process runs as under ``USER text``, with supplementary groups as Docker gives them.
+
+    The group itself is always one of them: a process with none passes where a file shuts its group out.
 
     Raises:
         ContextError: the image has no such user or group.
@@ -138,8 +134,7 @@ def exec_user(tree: UnionTree, text: str) -> ExecUser:
         uid, gid, name = int(row[2]), _number(row[3]) or 0, row[0]
         home = row[5] if len(row) > 5 else ""
     if group:
-        return ExecUser(uid, _group(tree, group), (), home, name)
-    groups = tuple(
-        sorted({int(row[2]) for row in _rows(tree, b"etc/group", 4) if name and name in row[3].split(",")} - {gid})
-    )
-    return ExecUser(uid, gid, groups, home, name)
+        gid = _group(tree, group)
+        return ExecUser(uid, gid, (gid,), home, name)
+    others = {int(row[2]) for row in _rows(tree, b"etc/group", 4) if name and name in row[3].split(",")} - {gid}
+    return ExecUser(uid, gid, (gid, *sorted(others)), home, name)

@@ -70,15 +70,20 @@ def apply_layer(
         StoreError: the directory can't be written.
         SyscallError: the host refuses an owner.
     """
+    with UpperWriter(upper, lower, ownership, userxattr, problem=InvalidImageError) as writer:
+        return apply_to(stream, writer, limits)
+
+
+def apply_to(stream: Readable, writer: UpperWriter, limits: TarLimits | None = None) -> ApplyInfo:
+    """Hand a layer's entries to a writer, whose `problem` is InvalidImageError; see `apply_layer`."""
     source = _HashedStream(stream)
     entries = 0
     try:
-        with UpperWriter(upper, lower, ownership, userxattr, problem=InvalidImageError) as writer:
-            for member in TarReader(source, limits):
-                entries += 1
-                _apply(writer, member)
-            writer.finish()
-            notes = tuple(writer.notes)
+        for member in TarReader(source, limits):
+            entries += 1
+            _apply(writer, member)
+        writer.finish()
+        notes = tuple(writer.notes)
         source.drain()
     finally:
         source.stop()

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from castoff.layer.sparsemap import Piece
 
-MAX_NAME = 64 << 10
+MAX_NAME = 4096  # what the kernel takes; a longer one has more parents than anything could deal with
 _READ = 1 << 20
 _ZEROS = bytes(_READ)
 _MAX_ID = (1 << 32) - 2
 _MAX_SIZE = (1 << 63) - 1
+_MAX_TIME = (1 << 40) * 1_000_000_000  # tens of thousands of years, which the system's own numbers still hold
 _POSIX_MAGIC = b"ustar\x00"
 _KINDS = {
     48: stat.S_IFREG,
@@ -226,6 +227,8 @@ class TarReader:
             mtime_ns = parse_time(records[b"mtime"])
         else:
             mtime_ns = parse_field(block[136:148], "mtime", signed=True) * 1_000_000_000
+        if abs(mtime_ns) > _MAX_TIME:
+            raise InvalidImageError(f"{display(name)[:200]} in the archive has a time that no file can have")
         rdev = 0
         if kind in {stat.S_IFCHR, stat.S_IFBLK}:
             major, minor = parse_field(block[329:337], "device"), parse_field(block[337:345], "device")

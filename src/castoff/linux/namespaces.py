@@ -17,6 +17,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # its inode number, fixed by the kernel (PROC_USER_INIT_INO)
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
@@ -50,10 +51,18 @@ def join(path: str, kind: int) -> None:
         os.close(descriptor)
 
 
-def in_initial_user_namespace() -> bool:
-    """Tell whether all user ids of the host are mapped to themselves, as in the initial user namespace."""
+def has_single_id() -> bool:
+    """Tell whether exactly one user id is mapped in this process' user namespace."""
     try:
         with open("/proc/self/uid_map", "rb") as file:
-            return file.read().split() == [b"0", b"0", b"4294967295"]
+            return sum(int(line.split()[2]) for line in file) == 1
     except OSError:
-        return True
+        return False
+
+
+def in_initial_user_namespace() -> bool:
+    """Tell whether this process is in the user namespace that the kernel began with."""
+    try:
+        return os.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
+    except OSError:
+        return True  # a kernel without user namespaces, or no /proc

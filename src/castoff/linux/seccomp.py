@@ -102,6 +102,12 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "vhangup": (153, 58),
     "vserver": (236, None),
 }
+_REFUSED_ON_REQUEST: dict[str, tuple[int | None, int | None]] = {
+    "chroot": (161, 51),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "ptrace": (101, 117),
+}
 _ABSENT = {"clone3": (435, 435)}
 """Calls that give ENOSYS: their arguments are behind a pointer, where a filter can't see them."""
 _CHECKED: dict[str, tuple[int, int]] = {"clone": (56, 220), "personality": (135, 92), "socket": (41, 198)}
@@ -145,10 +151,10 @@ def _body(name: str) -> bytes:
     return _argument_is_one_of(_FAMILIES_REFUSED, _REFUSE, _ALLOW)
 
 
-def _ranges(column: int, gap: tuple[int, int]) -> list[tuple[int, bytes]]:
+def _ranges(column: int, gap: tuple[int, int], further: tuple[str, ...]) -> list[tuple[int, bytes]]:
     """Return (first number, code) for each run of numbers that are treated alike, ascending."""
     special: dict[int, bytes] = {}
-    for refused in _REFUSED.values():
+    for refused in (*_REFUSED.values(), *(_REFUSED_ON_REQUEST[name] for name in further)):
         number = refused[column]
         if number is not None:
             special[number] = _REFUSE
@@ -186,11 +192,12 @@ def _search(ranges: list[tuple[int, bytes]]) -> bytes:
     )
 
 
-def default_policy(machine: str) -> bytes:
+def default_policy(machine: str, further: tuple[str, ...] = ()) -> bytes:
     """Return the default policy as a BPF program for `seccomp_set_filter`.
 
     Args:
         machine: the architecture as the kernel names it: ``x86_64`` or ``aarch64``.
+        further: names of calls that are refused too: chroot, process_vm_readv, process_vm_writev, ptrace.
 
     Raises:
         ValueError: there is no policy for that architecture.
@@ -207,4 +214,4 @@ def default_policy(machine: str) -> bytes:
         + _instruction(_JUMP_GREATER_EQUAL, 0, 1, _X32_BIT)
         + _NO_SUCH_CALL
     )
-    return head + _search(_ranges(column, _GAP[machine]))
+    return head + _search(_ranges(column, _GAP[machine], further))

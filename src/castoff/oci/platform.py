@@ -23,6 +23,7 @@ _ARCHITECTURES = {
 }
 _DEFAULT_VARIANTS = {("arm", "7"): "v7", ("arm", "6"): "v6", ("arm", "5"): "v5", ("arm", ""): "v7", ("arm64", "8"): ""}
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_SYSTEM = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.-]+)\))?")
 _OPERATING_SYSTEMS = frozenset(
     "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows".split()
 )
@@ -41,21 +42,25 @@ class Platform:
     def parse(cls, text: str) -> Platform:
         """Read ``os/architecture[/variant]``, ``architecture`` or ``os``, and normalise the names.
 
+        An operating system may have its version behind it, as in ``windows(10.0.17763)/amd64``.
+
         Raises:
             InvalidReferenceError: it is not well formed.
         """
         parts = text.split("/")
-        if not 1 <= len(parts) <= 3 or not all(_WORD.fullmatch(part) for part in parts):
+        system = _SYSTEM.fullmatch(parts[0])
+        if system is None or len(parts) > 3 or not all(_WORD.fullmatch(part) for part in parts[1:]):
             raise InvalidReferenceError(
                 f"{text!r} is not a platform", hint="a platform looks like linux/amd64 or linux/arm/v7"
             )
-        parts = [part.lower() for part in parts]
+        version = system[2] or ""
+        parts = [system[1].lower(), *(part.lower() for part in parts[1:])]
         if len(parts) == 1:
-            if parts[0] in _OPERATING_SYSTEMS:
-                return cls(parts[0], cls.host().architecture)
+            if version or parts[0] in _OPERATING_SYSTEMS:
+                return cls.normalised(parts[0], cls.host().architecture, os_version=version)
             parts = [cls.host().os, parts[0]]
         variant = parts[2] if len(parts) == 3 else ""
-        return cls.normalised(parts[0], parts[1], variant)
+        return cls.normalised(parts[0], parts[1], variant, version)
 
     @classmethod
     def normalised(cls, os: str, architecture: str, variant: str = "", os_version: str = "") -> Platform:
@@ -100,5 +105,6 @@ class Platform:
         return value
 
     def __str__(self) -> str:
-        """Return ``os/architecture[/variant]``."""
-        return f"{self.os}/{self.architecture}" + (f"/{self.variant}" if self.variant else "")
+        """Return ``os[(version)]/architecture[/variant]``."""
+        system = f"{self.os}({self.os_version})" if self.os_version else self.os
+        return f"{system}/{self.architecture}" + (f"/{self.variant}" if self.variant else "")

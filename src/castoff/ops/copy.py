@@ -13,7 +13,7 @@ from castoff.fs.entry import FileEntry, display
 from castoff.fs.resolve import clean
 from castoff.fs.treelayer import join
 from castoff.fs.union import UnionTree
-from castoff.image.users import Owner, has_names, owner, owner_or_root
+from castoff.image.users import Owner, has_names, owner, unknown_names
 from castoff.ops import chmod
 from castoff.ops.filesystem import FileSystem, Forms, restored
 from castoff.ops.parts import source_parts
@@ -75,7 +75,7 @@ class WorkdirOp:
             tree = below.tree()
             staging = Staging(tree)
             path = staging.resolve(os.fsencode(self._step.path))
-            staging.make_directories(path, owner_or_root(tree, self._step.user), self._step.mode)
+            staging.make_directories(path, owner(tree, self._step.user), self._step.mode)
             staging.touch(path)
             return staging.changes()
 
@@ -121,12 +121,18 @@ class CopyOp:
 
     def restore(self, key: CacheKey, record: CacheRecord, inputs: Sequence[Result]) -> FileSystem | None:
         """Return the recorded result."""
-        return restored(self._workspace, _below(inputs), key, record, self._changes(inputs))
+
+        def ready() -> bool:
+            return all(source.is_readable() for source in inputs[1:])
+
+        return restored(self._workspace, _below(inputs), key, record, self._changes(inputs), ready)
 
     def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> FileSystem:
         """Put the layer together; files are read when the layer or the snapshot is written."""
-        del progress
         assert key is not None
+        if has_names(self._step.chown):
+            for name in unknown_names(_below(inputs).tree(), self._step.chown):
+                progress.warn(f"--chown={self._step.chown}: there is no {name}, so root is taken")
         result = FileSystem(self._workspace, _below(inputs), key, Forms(changes=self._changes(inputs), set_times=True))
         result.changes()
         return result

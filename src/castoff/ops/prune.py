@@ -197,6 +197,8 @@ class _Pruning:
                 self._refused.append(item.path)
                 return
             self._removed.append(Removed("cache-mount", item.name, item.size))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(item.path + ".owners")
             os.unlink(item.path + ".lock")
         finally:
             os.close(lock)

@@ -18,7 +18,7 @@ from castoff.context.archive import Peeked, unpack_context
 from castoff.context.digests import DigestCache
 from castoff.context.git import GitCache
 from castoff.context.gitprocess import GitSettings
-from castoff.context.gitsource import GitSource
+from castoff.context.gitsource import GitSource, hide_password
 from castoff.context.http import HttpCache, HttpFile, HttpSource, parse_checksum
 from castoff.context.ignore import IgnorePatterns
 from castoff.context.local import LocalContext
@@ -62,15 +62,18 @@ def is_remote(text: str) -> bool:
 
 def asks(payload: object) -> bool:
     """Say whether a step has a remote source that does not say itself what its content is."""
-    if not isinstance(payload, CopyStep) or not payload.is_add:
-        return False
-    for source in payload.sources:
+    return isinstance(payload, CopyStep) and payload.is_add and next(unpinned(payload), None) is not None
+
+
+def unpinned(step: CopyStep) -> Iterator[tuple[str, str, bool]]:
+    """Yield the remote sources of an ADD that do not say themselves what their content is.
+
+    Each as the step has it, without a password, and whether it is a git repository.
+    """
+    for source in step.sources:
         kind = source_kind(source)
-        if kind == "http" and not payload.checksum:
-            return True
-        if kind == "git" and not _git_source(payload, source).commit:
-            return True
-    return False
+        if (kind == "http" and not step.checksum) or (kind == "git" and not git_source(step, source).commit):
+            yield source, hide_password(source), kind == "git"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +281,7 @@ class RemoteOp(LookingOp):
         self._workspace = workspace
         self._remotes = remotes
         self._url = source
-        self._git = _git_source(step, source) if source_kind(source) == "git" else None
+        self._git = git_source(step, source) if source_kind(source) == "git" else None
         self._sha256 = parse_checksum(step.checksum) if step.checksum and self._git is None else ""
 
     def execute(self, key: CacheKey | None, inputs: Sequence[Result], progress: VertexProgress) -> Result:
@@ -418,7 +421,12 @@ def file_name(url: str) -> str:
     return _UNNAMED if name in ("", ".", "..") or "\0" in name else name
 
 
-def _git_source(step: CopyStep, text: str) -> GitSource:
+def git_source(step: CopyStep, text: str) -> GitSource:
+    """Return a git source of a step.
+
+    Raises:
+        UsageError: it is not well formed.
+    """
     source = GitSource.parse(text)
     if step.checksum:
         source = source.with_checksum(step.checksum)

@@ -1,10 +1,10 @@
-"""Finds the images and named contexts that a Dockerfile names: in the request first, then in the store."""
+"""Finds the images and named contexts that a Dockerfile names: in the request, then the store, then a registry."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from castoff.errors import (
@@ -13,6 +13,7 @@ from castoff.errors import (
     DigestMismatchError,
     InvalidReferenceError,
     PlanError,
+    RegistryError,
     UsageError,
 )
 from castoff.events import VertexState
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from castoff.oci.descriptor import Descriptor
     from castoff.oci.digest import Digest
     from castoff.oci.platform import Platform
+    from castoff.ops.registrybases import RegistryBases
     from castoff.plan.resolver import ContextKind
     from castoff.store.directory import DirectoryStore
 
@@ -91,12 +93,26 @@ def _normal(name: str) -> str:
         return name.lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What gives a resolver what is not on this machine.
+
+    Attributes:
+        folder: gives the folder of a remote context by its value and name; None where none may be asked for.
+        bases: asks registries for bases; None where only the store is looked into.
+    """
+
+    folder: Callable[[str, str], str] | None = None
+    bases: RegistryBases | None = None
+
+
 class StoreResolver:
     """Implements `castoff.plan.resolver.ImageResolver` on a store and the named contexts of a request.
 
     Attributes:
         layouts: host paths of the indexes of layout folders that were read.
         consulted: the references that were looked up in the store, with what was found.
+        pin: gives the digest that a reference without one has to have; None for none.
     """
 
     def __init__(
@@ -105,11 +121,11 @@ class StoreResolver:
         contexts: Iterable[tuple[str, str]],
         config: ImageConfig,
         observer: Observer,
-        fetch: Callable[[str, str], str] | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         """Take the store, the ``--build-context`` pairs, the config that a folder stands for, and who is told.
 
-        `fetch` gives the folder of a remote context by its value and name; without it none may be asked for.
+        `elsewhere` gives what is not on this machine; without it nothing is fetched.
 
         Raises:
             UsageError: a named context is not valid.
@@ -118,10 +134,11 @@ class StoreResolver:
         self._contexts = {_normal(name): NamedContext.parse(name, text) for name, text in contexts}
         self._folder_config = config
         self._observer = observer
-        self._fetch = fetch
+        self._elsewhere = elsewhere or Elsewhere()
         self._known: dict[tuple[str, str], tuple[ResolvedBase, StoredImage | None]] = {}
         self.layouts: list[str] = []
         self.consulted: dict[Reference, Descriptor] = {}
+        self.pin: Callable[[Reference], Digest | None] = lambda _reference: None
 
     def context_kind(self, name: str) -> ContextKind:
         """Say whether the request has a named context `name`."""
@@ -139,8 +156,8 @@ class StoreResolver:
         context = self._contexts[_normal(name)]
         if context.kind == "folder":
             return context.value
-        assert self._fetch is not None
-        return self._fetch(context.value, name)
+        assert self._elsewhere.folder is not None
+        return self._elsewhere.folder(context.value, name)
 
     def resolve(self, name: str, platform: Platform, location: SourceRange | None) -> ResolvedBase:
         """Return what `name` stands for on `platform`."""
@@ -181,10 +198,9 @@ class StoreResolver:
             if context is not None and context.kind == "layout":
                 found, image = self._layout_image(text, platform)
             else:
-                found = self._find(text)
-                image = StoredImage.open_(self._store.blobs, found, platform)
+                found, image = self._find(text, platform, pinned=context is None)
             if context is not None:
-                _check_pin(name, text, {found.digest, image.descriptor.digest})
+                self._check_pin(name, text, {found.digest, image.descriptor.digest})
             config = image.config()
             image.layers()
         except CastoffError as error:
@@ -200,20 +216,63 @@ class StoreResolver:
         kind = "image" if context is None else "context-image"
         return ResolvedBase(name, shown, config, kind, image.descriptor.digest), image  # type: ignore[arg-type]
 
-    def _find(self, text: str) -> Descriptor:
+    def _find(self, text: str, platform: Platform, *, pinned: bool) -> tuple[Descriptor, StoredImage]:
+        """Return what a reference names, and the image of it for a platform; a stand-in is pinned to nothing."""
         reference = Reference.parse(text)
-        descriptor = self._store.images.get(reference)
-        if descriptor is not None:
-            self.consulted[reference] = descriptor
-            return descriptor
+        if pinned:
+            reference = self._pinned(reference)
+        descriptor, failure = self._store.images.get(reference), None
+        bases = self._elsewhere.bases
+        if bases is not None:
+            try:
+                descriptor = bases.find(reference, descriptor, platform)
+            except RegistryError as error:
+                if descriptor is not None:
+                    raise
+                failure = error
+        if descriptor is None:
+            raise self._missing(reference, text, failure)
+        self.consulted[reference] = descriptor
+        if bases is not None:
+            return descriptor, bases.image(reference, descriptor, platform)
+        return descriptor, StoredImage.open_(self._store.blobs, descriptor, platform)
+
+    def _missing(self, reference: Reference, text: str, failure: RegistryError | None) -> CastoffError:
         names = [record.name for record in self._store.images if record.reference is not None]
         close = difflib.get_close_matches(reference.familiar, names, n=1)
         near = f"did you mean {close[0]}? Else " if close else ""
-        raise BlobNotFoundError(
-            f"the image {reference.familiar} is not in the store",
-            hint=f"{near}load it (castoff load -i FILE), assemble it (castoff base assemble RECIPE -t {text}),"
-            f" or name what stands for it (--build-context {text}=docker-image://REFERENCE or oci-layout://FOLDER)",
+        message = f"the image {reference.familiar} is not in the store"
+        hint = (
+            f"{near}load it (castoff load -i FILE), assemble it (castoff base assemble RECIPE -t {text}),"
+            f" or name what stands for it (--build-context {text}=docker-image://REFERENCE or oci-layout://FOLDER)"
         )
+        if failure is None:
+            return BlobNotFoundError(message, hint=hint)
+        failure.message = f"{message}, and {_because(failure.message)}"
+        failure.hint = near.removesuffix(" Else ") or failure.hint or hint
+        return failure
+
+    def _pinned(self, reference: Reference) -> Reference:
+        """Return a reference with the digest that it has to have."""
+        return reference if reference.digest is not None else replace(reference, digest=self.pin(reference))
+
+    def _check_pin(self, name: str, context: str, digests: set[Digest]) -> None:
+        """Refuse a stand-in for a name that has a digest, or is locked to one, unless it is that very image.
+
+        Raises:
+            DigestMismatchError: it is another one.
+        """
+        try:
+            pinned = self._pinned(Reference.parse(name)).digest
+        except (InvalidReferenceError, PlanError):
+            return  # no reference; or one that the lock does not know, since it always had a stand-in
+        if pinned is not None and pinned not in digests:
+            raise DigestMismatchError(
+                f"{name} is pinned to its digest, and --build-context {context} is another image",
+                expected=str(pinned),
+                actual=", ".join(sorted(map(str, digests))),
+                hint="name the base without a digest, give the image that has it, or lock anew (castoff lock --update)",
+            )
 
     def _layout_image(self, text: str, platform: Platform) -> tuple[Descriptor, StoredImage]:
         """Return an image of a layout folder, its blobs taken into the store, and what the folder calls it."""
@@ -225,23 +284,9 @@ class StoreResolver:
         return found, image
 
 
-def _check_pin(name: str, context: str, digests: set[Digest]) -> None:
-    """Refuse a stand-in for a name that has a digest, unless it is that very image: a pin is a promise.
-
-    Raises:
-        DigestMismatchError: it is another one.
-    """
-    try:
-        pinned = Reference.parse(name).digest
-    except InvalidReferenceError:
-        return
-    if pinned is not None and pinned not in digests:
-        raise DigestMismatchError(
-            f"{name} is pinned to its digest, and --build-context {context} is another image",
-            expected=str(pinned),
-            actual=", ".join(sorted(map(str, digests))),
-            hint="name the base without a digest, or give the image that has it",
-        )
+def _because(message: str) -> str:
+    """Return the words of a refusal as the second half of a sentence."""
+    return message if message[:5] == "can't" else f"it can't be pulled: {message}"
 
 
 def _split_layout(text: str) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from castoff.oci.platform import Platform
 from castoff.ops.filesystem import FileSystem, Forms, restored
 from castoff.ops.runmounts import MountPlan
 from castoff.ops.workspace import DEFAULT_EPOCH
+from castoff.plan.step import CacheMount
 from castoff.sandbox.spec import Network, ProcessSpec, RootSpec
 from castoff.solve.explain import KeyParts, key_of
 
@@ -126,7 +127,13 @@ class RunOp:
         try:
             with contextlib.ExitStack() as stack:
                 mounts = MountPlan(workspace, self._step, inputs)
-                root = RootSpec(active.lowers, active.upper, active.work, active.userxattr)
+                root = RootSpec(
+                    active.lowers,
+                    active.upper,
+                    active.work,
+                    active.userxattr,
+                    whole=active.whole,
+                )
                 spec = self._spec(root, below, mounts, stack)
                 self._run(spec, progress)
             name = workspace.snapshotter.commit(active)
@@ -139,6 +146,12 @@ class RunOp:
         """Return what to remember."""
         assert isinstance(result, FileSystem)
         return result.record()
+
+    def cache_mounts(self, inputs: Sequence[Result]) -> dict[str, str]:
+        """Return the ids of the step's cache mounts by the names of their folders."""
+        mounts = MountPlan(self._workspace, self._step, inputs)
+        caches = [mount for mount in self._step.mounts if isinstance(mount, CacheMount)]
+        return {mounts.cache_name(mount): mount.id for mount in caches}
 
     def _spec(self, root: RootSpec, below: FileSystem, mounts: MountPlan, stack: contextlib.ExitStack) -> ProcessSpec:
         step, options = self._step, self._options

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from castoff.errors import StepError
-from castoff.fs.ownership import DirectOwnership, Owner
+from castoff.fs.ownership import Owner
 from castoff.fs.resolve import clean
+from castoff.fs.rooted import remove_tree
 from castoff.mount import Mount, MountKind
+from castoff.ops.cachemounts import FOLDER, cache_ownership, cache_table
 from castoff.ops.select import Request
 from castoff.plan.step import (
     SCRIPT_FOLDER,
@@ -28,6 +30,7 @@ from castoff.solve.cachekey import cache_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from castoff.fs.ownership import Ownership
     from castoff.ops.filesystem import FileSystem
     from castoff.ops.run import SecretGetter
     from castoff.ops.sources import Result
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from castoff.ops.workspace import Workspace
     from castoff.plan.step import RunStep, Source
 
-_FOLDER = "cache-mounts"
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class MountPlan:
                 readonly=True,
                 mode=0o755,
                 data=script.data,
+                public=True,
             )
             for script in self._step.scripts
         )
@@ -149,6 +152,8 @@ class MountPlan:
         return [made]
 
     def _bind(self, mount: BindMount, stack: contextlib.ExitStack) -> Mount:
+        if self._workspace.whole:
+            return self._bind_copy(mount, stack)
         if isinstance(mount.source, ScratchSource):
             lowers: tuple[str, ...] = ()
         else:
@@ -168,6 +173,19 @@ class MountPlan:
             work=active.work,
         )
 
+    def _bind_copy(self, mount: BindMount, stack: contextlib.ExitStack) -> Mount:
+        """Return the mount of a copy of what is to be bound, for stores on which there can be no overlay."""
+        folder = self._workspace.session.new_dir()
+        stack.callback(remove_tree, os.fsencode(folder))
+        os.chmod(folder, 0o755)  # noqa: S103 - the step's user must get through
+        source = folder
+        if not isinstance(mount.source, ScratchSource):
+            owners = cache_ownership(self._workspace, folder)
+            name = self._fill(self._filesystem(mount), mount.source_path, folder, owners)
+            source = os.path.join(folder, name) if name else folder
+        table = cache_table(folder) if source == folder and self._workspace.ownership(folder).keeps_devices else ""
+        return Mount(MountKind.BIND, mount.target, source, readonly=mount.read_only, table=table)
+
     def _lowers(self, filesystem: FileSystem) -> tuple[str, ...]:
         """Return the host paths of a file system's directories, topmost first."""
         name = filesystem.snapshot()
@@ -177,8 +195,8 @@ class MountPlan:
 
     def _cache(self, mount: CacheMount, stack: contextlib.ExitStack) -> Mount:
         """Return the mount of a cache, whose lock is held until the step has ended."""
-        folder = os.path.join(self._workspace.store.root, _FOLDER)
-        name = self._cache_name(mount)
+        folder = os.path.join(self._workspace.store.root, FOLDER)
+        name = self.cache_name(mount)
         os.makedirs(folder, mode=0o755, exist_ok=True)
         shared = mount.sharing == "shared"
         for number in range(1 << 16):
@@ -193,9 +211,10 @@ class MountPlan:
             break
         os.utime(descriptor)  # pruning begins with what was not used for longest
         self._make_cache(mount, path)
-        return Mount(MountKind.BIND, mount.target, path, readonly=mount.read_only)
+        table = cache_table(path) if self._workspace.ownership(path).keeps_devices else ""
+        return Mount(MountKind.BIND, mount.target, path, readonly=mount.read_only, table=table)
 
-    def _cache_name(self, mount: CacheMount) -> str:
+    def cache_name(self, mount: CacheMount) -> str:
         """Return the name of a cache's folder. Caches that are born different are different, whatever their id."""
         name = os.fsencode(mount.id)
         has_source = not isinstance(mount.source, ScratchSource)
@@ -211,19 +230,28 @@ class MountPlan:
         """Make the folder of a cache that is new: filled from its source, or empty."""
         if os.path.isdir(path):
             return
-        temporary = self._workspace.session.new_dir()
-        if not isinstance(mount.source, ScratchSource):
-            self._fill(self._filesystem(mount), mount.source_path, temporary)
-        os.chmod(temporary, 0o755 if mount.mode is None else mount.mode)
-        mode = os.lstat(temporary).st_mode
-        DirectOwnership().set_(b"", os.fsencode(temporary), Owner(mode, mount.uid or 0, mount.gid or 0, 0))
+        carried = self._workspace.mounts
+        temporary = carried.take(self._workspace, self.cache_name(mount)) if carried is not None else None
+        if temporary is None:
+            temporary = self._workspace.session.new_dir()
+            if not isinstance(mount.source, ScratchSource):
+                owners = cache_ownership(self._workspace, temporary)
+                self._fill(self._filesystem(mount), mount.source_path, temporary, owners)
+            os.chmod(temporary, 0o755 if mount.mode is None else mount.mode)
+            mode = os.lstat(temporary).st_mode
+            owners = cache_ownership(self._workspace, temporary)
+            owners.set_(b"", os.fsencode(temporary), Owner(mode, mount.uid or 0, mount.gid or 0, 0))
+            owners.flush()
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(cache_table(temporary), cache_table(path))
             os.rename(temporary, path)
         except OSError:
             if not os.path.isdir(path):
                 raise
 
-    def _fill(self, filesystem: FileSystem, source_path: str, folder: str) -> None:
+    def _fill(self, filesystem: FileSystem, source_path: str, folder: str, owners: Ownership) -> str:
+        """Copy what is at a path of a file system into a folder; return the name of the one file that it is, or ""."""
         from dataclasses import replace
 
         from castoff.fs.changes import Added
@@ -234,7 +262,11 @@ class MountPlan:
         top = tree.resolve(os.fsencode(source_path))
         skip = len(top) + 1 if top else 0
         changes = [Added(replace(entry, path=entry.path[skip:])) for entry in tree.walk(top) if entry.path != top]
-        write_changes(changes, folder, UnionTree(), DirectOwnership(), self._workspace.userxattr)
+        lone = None if tree.is_dir(top) else tree.lstat(top)
+        if lone is not None:
+            changes = [Added(replace(lone, path=b"file", hardlink=None))]
+        write_changes(changes, folder, UnionTree(), owners, self._workspace.userxattr)
+        return "file" if lone is not None else ""
 
 
 def no_agent(name: str) -> StepError:

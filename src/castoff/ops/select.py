@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from castoff.context.globs import check_pattern, match_component
-from castoff.context.ignore import IgnorePatterns
+from castoff.context.ignore import IgnorePatterns, IgnoreState
 from castoff.context.pathpattern import PathPattern
 from castoff.errors import ContextError
 from castoff.fs.entry import FileEntry, display
@@ -193,10 +193,16 @@ def _kept(
     below: list[tuple[bytes, FileEntry]] = []
     implied: set[bytes] = set()
     waiting: list[tuple[bytes, FileEntry]] = []
+    states: dict[bytes, IgnoreState] = {}
     for path, entry, wanted in found:
         while waiting and not path.startswith(waiting[-1][0] + b"/"):
             waiting.pop()
-        if wanted and (ignore is None or not ignore.excludes(os.fsdecode(path))):
+        excluded = False
+        if ignore is not None:
+            excluded, state = ignore.match(os.fsdecode(path), states.get(path.rpartition(b"/")[0]))
+            if entry.is_dir:
+                states[path] = state
+        if wanted and not excluded:
             below.extend(waiting)
             implied.update(folder for folder, _entry in waiting)
             waiting.clear()

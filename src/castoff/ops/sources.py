@@ -71,6 +71,11 @@ class _StageTree:
         return f" in the source; did you mean {display(close[0])!r}?" if close else " in the source"
 
 
+def selection_key(snapshot: str, request: Request, owners: bool) -> CacheKey:
+    """Return the key under which the digest of what a step selects of a snapshot is remembered."""
+    return cache_key("selection", snapshot, request.sources, request.excludes, request.parents, owners)
+
+
 class FileSystemSource:
     """A stage, or an image, as a source."""
 
@@ -86,7 +91,12 @@ class FileSystemSource:
 
     def content_digest(self, request: Request, *, owners: bool) -> str:
         """Return the digest of what a step selects; it is remembered, since a snapshot never changes."""
-        memo = cache_key("selection", self._filesystem.name, request.sources, request.excludes, request.parents, owners)
+        content = self._content_digest(request, owners)
+        self._workspace.selections[self._filesystem, request, owners] = content
+        return content
+
+    def _content_digest(self, request: Request, owners: bool) -> str:
+        memo = selection_key(self._filesystem.name, request, owners)
         record = self._workspace.cache.load(memo)
         known = record.facts.get("content") if record is not None else None
         if known is not None:
@@ -137,6 +147,10 @@ class LoadedContext:
     def context(self) -> LocalContext:
         """The folder."""
         return self._context
+
+    def is_readable(self) -> bool:
+        """Tell that its files are at hand."""
+        return True
 
     def as_source(self) -> StepSource:
         """Return itself."""
@@ -192,6 +206,10 @@ class Fetched:
 
     def __init__(self, source: StepSource) -> None:
         self._source = source
+
+    def is_readable(self) -> bool:
+        """Tell that its files have to be fetched, or at least looked for."""
+        return False
 
     def as_source(self) -> StepSource:
         """Return what reads it."""

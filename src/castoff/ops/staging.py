@@ -29,6 +29,7 @@ class Staging:
         self._lower = lower
         self._entries: dict[bytes, FileEntry] = {}
         self._hidden: set[bytes] = set()
+        self._children: dict[bytes, dict[bytes, None]] | None = None
         self._inodes = 0
         self._now = time.time_ns()
 
@@ -80,21 +81,49 @@ class Staging:
             missing.append(path)
             path = path.rpartition(b"/")[0]
         for name in reversed(missing):
-            self._entries[name] = FileEntry(name, stat.S_IFDIR | mode, owner.uid, owner.gid, mtime_ns=self._now)
+            self._set(name, FileEntry(name, stat.S_IFDIR | mode, owner.uid, owner.gid, mtime_ns=self._now))
 
     def replace(self, entry: FileEntry) -> None:
         """Put an entry where anything may be: only a directory over a directory keeps what is in it."""
         there = self.lstat(entry.path)
         if there is not None and not (there.is_dir and entry.is_dir):
             self._remove(entry.path)
-        self._entries[entry.path] = entry
+        self._set(entry.path, entry)
 
     def _remove(self, path: bytes) -> None:
-        inside = path + b"/"
-        for known in [known for known in self._entries if known == path or known.startswith(inside)]:
-            del self._entries[known]
+        there = self._entries.pop(path, None)
+        if there is None or there.is_dir:
+            self._remove_below(path)
         if self._below(path) is not None:
             self._hidden.add(path)
+
+    def _remove_below(self, path: bytes) -> None:
+        """Drop the entries inside of a directory that goes. All are looked at once in the life of a layer, no more."""
+        if self._children is None:
+            self._children = {}
+            for known in self._entries:
+                self._note_child(known)
+        pending = list(self._children.pop(path, ()))
+        while pending:
+            known = pending.pop()
+            self._entries.pop(known, None)
+            pending.extend(self._children.pop(known, ()))
+
+    def _note_child(self, path: bytes) -> None:
+        """Remember which directory a path is in, and that in which one, up to the root."""
+        assert self._children is not None
+        while path:
+            parent = path.rpartition(b"/")[0]
+            known = self._children.setdefault(parent, {})
+            if path in known:
+                return
+            known[path] = None
+            path = parent
+
+    def _set(self, path: bytes, entry: FileEntry) -> None:
+        self._entries[path] = entry
+        if self._children is not None:
+            self._note_child(path)
 
     def link(self, path: bytes, target: bytes) -> bool:
         """Make a hard link at `path` to the file at `target`; return False where there is nothing to link to."""
@@ -103,7 +132,7 @@ class Staging:
             return False
         if there.inode is None or target not in self._entries:
             there = replace(there, inode=self.new_inode())
-            self._entries[target] = there
+            self._set(target, there)
         self.replace(there.with_path(path))
         return True
 
@@ -121,13 +150,13 @@ class Staging:
                 else f"cannot copy a directory over /{display(entry.path)}, which is not one",
                 hint="name another destination, or remove what is there in an earlier step",
             )
-        self._entries[entry.path] = entry
+        self._set(entry.path, entry)
 
     def touch(self, path: bytes) -> None:
         """Put an existing entry of the lower tree into the layer again, unchanged."""
         entry = self.lstat(path)
-        if entry is not None and path:
-            self._entries.setdefault(path, entry)
+        if entry is not None and path and path not in self._entries:
+            self._set(path, entry)
 
     def changes(self) -> tuple[Change, ...]:
         """Return the layer: the entries and the directories that they are in, parents first, siblings by bytes.

@@ -52,6 +52,7 @@ class VertexOptions:
         open_context: gives a context by name; "" is the main one.
         prefix: of the vertices' ids, where one build has several graphs.
         remotes: gives what fetches the remote sources of ADD.
+        checksum: gives the checksum of a remote source that has none itself; "" for none.
     """
 
     run: RunOptions
@@ -59,6 +60,7 @@ class VertexOptions:
     open_context: Callable[[str], LocalContext]
     prefix: str = ""
     remotes: Callable[[], Remotes] | None = None
+    checksum: Callable[[str, bool], str] = lambda _source, _is_git: ""
 
 
 class GraphVertices:
@@ -175,9 +177,13 @@ class GraphVertices:
             CastoffError: the source is not well formed.
         """
         from castoff.context.gitsource import hide_password
-        from castoff.ops.remote import RemoteOp
+        from castoff.ops.remote import RemoteOp, unpinned
 
         assert self._options.remotes is not None
+        for other, shown, is_git in unpinned(payload):
+            if other == source and (checksum := self._options.checksum(shown, is_git)):
+                payload = replace(payload, checksum=checksum)
+                break
         key = ("remote", source, payload.checksum, payload.keep_git_dir)
         vertex = self._shared.get(key)
         if vertex is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from castoff.errors import SandboxError
 from castoff.image.users import USER_FILES, exec_user
 from castoff.ops.listing import ListingStore
+from castoff.snapshot.overlay import direct_ownership
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from castoff.fs.union import UnionTree
     from castoff.image.users import ExecUser
     from castoff.layer.compression import Compression
+    from castoff.ops.cachemounts import CarriedMounts
+    from castoff.ops.filesystem import FileSystem
+    from castoff.ops.lazyblobs import LazyBlobs
+    from castoff.ops.select import Request
     from castoff.sandbox.executor import Executor
-    from castoff.snapshot.snapshotter import Snapshotter
+    from castoff.snapshot.snapshotter import OwnershipSource, Snapshotter
     from castoff.solve.cache import CacheStore
     from castoff.store.directory import DirectoryStore
     from castoff.store.session import Session
@@ -53,6 +58,11 @@ class Storage:
         snapshotter: snapshots.
         cache: cache records.
         userxattr: whether overlay attributes are ``user.overlay.*``.
+        whole: whether each snapshot holds a whole file system.
+        ownership: who owns what in a directory of the snapshotter.
+        limits: sentences on what steps have less of here than elsewhere, to be said once.
+        lazy: layers that can be fetched when something needs their bytes.
+        mounts: cache mounts that came with imported caches.
     """
 
     store: DirectoryStore
@@ -60,6 +70,11 @@ class Storage:
     snapshotter: Snapshotter
     cache: CacheStore
     userxattr: bool
+    whole: bool = False
+    ownership: OwnershipSource = direct_ownership
+    limits: tuple[str, ...] = ()
+    lazy: LazyBlobs | None = field(default=None, kw_only=True)
+    mounts: CarriedMounts | None = field(default=None, kw_only=True)
 
 
 class Workspace:
@@ -71,6 +86,11 @@ class Workspace:
         self.snapshotter = storage.snapshotter
         self.cache = storage.cache
         self.userxattr = storage.userxattr
+        self.whole = storage.whole
+        self.ownership = storage.ownership
+        self.lazy = storage.lazy
+        self.mounts = storage.mounts
+        self.selections: dict[tuple[FileSystem, Request, bool], str] = {}
         self.variant = variant
         self.listings = ListingStore(storage.store.cache)
         self._start_executor = start_executor

@@ -54,7 +54,7 @@ def _take(command: Command, scope: StageScope) -> Made | None:
         case ins.Workdir():
             return _workdir(item, scope)
         case ins.OnBuild():
-            scope.state.set_config(on_build=(*scope.state.config.on_build, item.expression))
+            scope.state.gathered.triggers.append(item.expression)
             return None
         case ins.From():
             raise PlanError("FROM isn't allowed as an ONBUILD trigger")

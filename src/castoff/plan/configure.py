@@ -84,7 +84,7 @@ def _arg(item: ins.Arg, scope: StageScope) -> str:
         else:
             value = scope.build.global_args.get(name)
         if value is not None and name not in NOT_IN_ENVIRONMENT:
-            scope.state.env[name] = value
+            scope.state.set_argument(name, value)
         scope.state.args[name] = value or ""
         shown.append(name if value is None else f"{name}={value}")
     return "ARG " + " ".join(shown)
@@ -97,21 +97,19 @@ def _expanded(pairs: tuple[ins.Variable, ...], scope: StageScope) -> list[tuple[
 def _env(item: ins.Env, scope: StageScope) -> str:
     pairs = _expanded(item.env, scope)
     for name, value in pairs:
-        scope.state.env[name] = value
-        scope.state.config = scope.state.config.with_env(name, value)
+        scope.state.set_variable(name, value)
     return "ENV " + " ".join(f"{name}={value}" for name, value in pairs)
 
 
 def _label(item: ins.Label, scope: StageScope) -> str:
     pairs = _expanded(item.labels, scope)
-    labels = {**dict(scope.state.config.labels), **dict(pairs)}
-    scope.state.set_config(labels=tuple(sorted(labels.items())))
+    scope.state.gathered.labels.update(pairs)
     return "LABEL " + " ".join(f"{name}={value}" for name, value in pairs)
 
 
 def _expose(item: ins.Expose, scope: StageScope) -> str:
     ports = [port for word in item.ports for spec in scope.words(word) for port in exposed_ports(spec)]
-    scope.state.set_config(exposed_ports=tuple(sorted({*scope.state.config.exposed_ports, *ports})))
+    scope.state.gathered.ports.update(ports)
     return f"EXPOSE [{' '.join(ports)}]"
 
 
@@ -119,7 +117,7 @@ def _volume(item: ins.Volume, scope: StageScope) -> str:
     volumes = [scope.word(volume) for volume in item.volumes]
     if not all(volumes):
         raise PlanError("VOLUME specified can not be an empty string")
-    scope.state.set_config(volumes=tuple(sorted({*scope.state.config.volumes, *volumes})))
+    scope.state.gathered.volumes.update(volumes)
     return f"VOLUME [{' '.join(volumes)}]"
 
 

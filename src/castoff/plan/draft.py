@@ -154,13 +154,15 @@ class Drafts:
 
     def _walk(self, start: int, needs: dict[int, dict[int, tuple[Draft, SourceRange]]], done: set[int]) -> None:
         path = [start]
+        entered = {start}
         pending = [iter(needs[start])]
         while pending:
             following = next(pending[-1], None)
             if following is None:
                 pending.pop()
-                done.add(path.pop())
-            elif following in path:
+                done.add(path[-1])
+                entered.discard(path.pop())
+            elif following in entered:
                 ring = [*path[path.index(following) :], following]
                 names = " needs ".join(self.all[index].name for index in ring)
                 raise StageCycleError(
@@ -170,6 +172,7 @@ class Drafts:
                 )
             elif following not in done:
                 path.append(following)
+                entered.add(following)
                 pending.append(iter(needs[following]))
 
     def reachable(self, target: Draft) -> list[Draft]:

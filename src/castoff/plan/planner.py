@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from castoff.dockerfile.culprit import point_at
-from castoff.dockerfile.instructions import Add
 from castoff.dockerfile.parser import Dockerfile, parse_trigger
 from castoff.dockerfile.suggest import hint
 from castoff.dockerfile.words import WordLexer
@@ -16,8 +15,8 @@ from castoff.oci.config import ContainerConfig
 from castoff.oci.platform import Platform
 from castoff.plan.assemble import assemble
 from castoff.plan.draft import Command, Draft, Drafts, split_stages, triggers_of
+from castoff.plan.epoch import stage_source
 from castoff.plan.graph import PlanRequest, PlanWarning, StageGraph
-from castoff.plan.paths import source_kind
 from castoff.plan.scope import (
     EPOCH_ARG,
     automatic_args,
@@ -87,7 +86,7 @@ class _Planner:
             self.drafts.add(draft)
         epoch = epoch_of(given, names, self._is_source)
         if epoch is None:
-            epoch = self._source_epoch(given if EPOCH_ARG in given else names)
+            epoch = self._source_epoch(names, given)
         target = self.drafts.target(self.request.target)
         self.drafts.check_order()
         lone = self.drafts.only_one()
@@ -97,20 +96,17 @@ class _Planner:
         self._warn_of_arguments(automatic)
         return StageGraph(made, tuple(self.warnings), tuple(self.drafts.names), epoch)
 
-    def _source_epoch(self, names: dict[str, str]) -> int | None:
-        """Return the time of the source that SOURCE_DATE_EPOCH names, which becomes its value; None for none.
-
-        A stage has the time of what its only instruction adds.
-        """
+    def _source_epoch(self, scope_names: dict[str, str], given: dict[str, str]) -> int | None:
+        """Return the time of the source that SOURCE_DATE_EPOCH names, which becomes its value; None for none."""
+        names = given if EPOCH_ARG in given else scope_names
         name = names.get(EPOCH_ARG, "")
-        if not name or self.request.source_time is None:
+        if not name:
             return None
         draft = self.drafts.find(name, None)
         if draft is not None and not draft.replaced:
-            only = draft.commands[0].instruction if len(draft.commands) == 1 else None
-            if not isinstance(only, Add) or len(only.sources) != 1 or source_kind(only.sources[0]) == "local":
-                return None
-            name = only.sources[0]
+            name = stage_source(draft, scope_names, given, self.lexer)
+        if self.request.source_time is None:
+            return None
         seconds = self.request.source_time(name)
         if seconds is not None:
             names[EPOCH_ARG] = str(seconds)
@@ -209,8 +205,7 @@ class _Planner:
             base = replace(base, step_name=self._base_name(draft, base, display, state.platform, total))
         image_platform = state.image_platform
         if is_target:
-            labels = {**dict(state.config.labels), **dict(self.request.labels)}
-            state.set_config(labels=tuple(sorted(labels.items())))
+            state.gathered.labels.update(self.request.labels)
             image_platform = self.request.target_platform or image_platform
         return Stage(
             index=draft.index,
@@ -219,7 +214,7 @@ class _Planner:
             base=base,
             platform=state.platform,
             steps=tuple(steps),
-            config=state.config,
+            config=state.whole_config(),
             author=state.author,
             location=draft.head.location,
             no_cache=draft.head.name in {name.lower() for name in self.request.no_cache_filter}

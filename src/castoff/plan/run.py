@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,9 +31,6 @@ from castoff.plan.step import (
 if TYPE_CHECKING:
     from castoff.dockerfile.instructions import Run
     from castoff.dockerfile.mounts import MountFlag
-
-if TYPE_CHECKING:
-    from castoff.dockerfile.instructions import Run
 
 _SHARING: dict[str, Sharing] = {"": "shared", "shared": "shared", "private": "private", "locked": "locked"}
 
@@ -73,7 +71,7 @@ def run(item: Run, scope: StageScope) -> Made:
         arguments=tuple(state.args),
     )
     hidden = {mount.env: "****" for mount in mounts if isinstance(mount, SecretMount) and mount.env}
-    name = capitalised(item.text + line.summary, scope.build.lexer.for_display(), {**state.env, **hidden})
+    name = capitalised(item.text + line.summary, scope.build.lexer.for_display(), ChainMap(hidden, state.env))
     return Made(step, f"RUN {_arguments_in_use(scope)}{' '.join(line.argv)} # buildkit", name)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
+    from castoff.sandbox.supervisor import Ward
+
 _SIGKILL = 9
 _NOT_EXECUTABLE = 126
 _NOT_FOUND = 127
@@ -46,12 +48,18 @@ class Launcher:
         step: what is being done, for a message should it fail.
     """
 
-    def __init__(self, request: dict[str, Any], program: bytes, last: int) -> None:
-        """Take a request of `castoff.sandbox.wire`, a BPF program and the number of the last capability."""
+    def __init__(self, request: dict[str, Any], program: bytes, last: int, ward: Ward | None = None) -> None:
+        """Take a request of `castoff.sandbox.wire`, a BPF program and the number of the last capability.
+
+        With a `ward` the process is supervised: ids are what the supervisor makes of them.
+        """
         self.step = "launch"
+        self._ward = ward
         self._request = request
         self._filter = program
         self._last_capability = last
+        # Now: later there may be no /proc.
+        self._own_program = os.stat("/proc/self/exe")
 
     def confine(self) -> None:
         """Set limits, filter and identity.
@@ -75,25 +83,36 @@ class Launcher:
             except ValueError as error:
                 raise OSError(errno.EPERM, str(error)) from error
         self._change_directory()
-        # Without no_new_privs (set-user-ID programs must work) a filter needs the capabilities that go away next.
         if not request["privileged"]:
-            self.step = "install the system call filter"
-            syscalls.seccomp_set_filter(self._filter)
-            self.step = "drop capabilities"
-            for number in range(self._last_capability + 1):
-                if number not in DEFAULT_CAPABILITIES:
-                    syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+            self._restrict()
+        if self._ward is not None:
+            self.step = "begin the supervision"
+            self._ward.begin()
         self.step = "change to the user"
         os.setgroups(request["groups"])
         os.setresgid(request["gid"], request["gid"], request["gid"])
         os.setresuid(request["uid"], request["uid"], request["uid"])
-        if request["uid"] == 0 and not request["privileged"]:
+        if (request["uid"] == 0 or self._ward is not None) and not request["privileged"]:
             self.step = "drop capabilities"
-            mask = sum(1 << number for number in DEFAULT_CAPABILITIES)
+            mask = self._kept_capabilities()
             syscalls.capset(mask, mask, 0)
         # A change of user clears it, so this comes last.
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
         os.umask(request["umask"])
+
+    def _restrict(self) -> None:
+        """Install the filter, and take away for good what is in no set that programs may get."""
+        # Without no_new_privs (set-user-ID programs must work) a filter needs the capabilities that go away next.
+        self.step = "install the system call filter"
+        syscalls.seccomp_set_filter(self._filter)
+        self.step = "drop capabilities"
+        for number in range(self._last_capability + 1):
+            if number not in DEFAULT_CAPABILITIES:
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+
+    def _kept_capabilities(self) -> int:
+        """Return the mask of the capabilities that root keeps."""
+        return sum(1 << number for number in DEFAULT_CAPABILITIES)
 
     def _change_directory(self) -> None:
         """Enter the working directory, still as root: as elsewhere, the user need not be able to read it."""
@@ -110,7 +129,7 @@ class Launcher:
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
         name = argv[0]
         if b"/" in name:
-            _execute_path(name, argv, env)
+            self._execute_path(name, argv, env)
         denied = False
         for folder in _search_path(env).split(b":"):
             path = os.path.join(folder or b".", name)
@@ -121,11 +140,31 @@ class Launcher:
             if stat.S_ISDIR(mode) or not os.access(path, os.X_OK):
                 denied = True
                 continue
-            _execute_path(path, argv, env)
+            self._execute_path(path, argv, env)
         shown = _quote(name)
         if denied:
             _end(f"exec: {shown}: permission denied", _NOT_EXECUTABLE)
         _end(f"exec: {shown}: executable file not found in $PATH", _NOT_FOUND)
+
+    def _execute_path(self, path: bytes, argv: Sequence[bytes], env: Sequence[bytes]) -> NoReturn:
+        shown = _quote(path)
+        if _leads_to(path, self._own_program):
+            # Such as /proc/self/exe: until the exec, this process is the host's Python, which no image may run or hold.
+            _end(f"exec: {shown}: is a program of the host, not of the image", _NOT_EXECUTABLE)
+        try:
+            syscalls.execve(path, argv, env)
+        except OSError as error:
+            code = error.errno
+            if code == errno.ENOEXEC:
+                sentence = f"exec: {shown}: exec format error (made for another machine, or a script without #! line)"
+            elif code == errno.ENOENT and os.path.exists(path):
+                sentence = f"exec: {shown}: its interpreter or loader (the #! line, or ld.so) does not exist"
+            elif code == errno.EACCES and os.path.isdir(path):
+                sentence = f"exec: {shown}: is a directory"
+            else:
+                sentence = f"exec: {shown}: {_strerror(error)}"
+            _end(sentence, _NOT_FOUND if code in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE)
+        raise AssertionError("execve returned")
 
 
 def _search_path(env: Sequence[bytes]) -> bytes:
@@ -135,30 +174,8 @@ def _search_path(env: Sequence[bytes]) -> bytes:
     return _DEFAULT_PATH
 
 
-def _execute_path(path: bytes, argv: Sequence[bytes], env: Sequence[bytes]) -> NoReturn:
-    shown = _quote(path)
-    if _leads_to_own_program(path):
-        # Such as /proc/self/exe: until the exec, this process is the host's Python, which no image may run or hold.
-        _end(f"exec: {shown}: is a program of the host, not of the image", _NOT_EXECUTABLE)
-    try:
-        syscalls.execve(path, argv, env)
-    except OSError as error:
-        code = error.errno
-        if code == errno.ENOEXEC:
-            sentence = f"exec: {shown}: exec format error (made for another machine, or a script without #! line)"
-        elif code == errno.ENOENT and os.path.exists(path):
-            sentence = f"exec: {shown}: its interpreter or loader (the #! line, or ld.so) does not exist"
-        elif code == errno.EACCES and os.path.isdir(path):
-            sentence = f"exec: {shown}: is a directory"
-        else:
-            sentence = f"exec: {shown}: {_strerror(error)}"
-        _end(sentence, _NOT_FOUND if code in (errno.ENOENT, errno.ENOTDIR) else _NOT_EXECUTABLE)
-    raise AssertionError("execve returned")
-
-
-def _leads_to_own_program(path: bytes) -> bool:
-    """Tell whether a path, or the interpreter that its #! line names, is the program that this process runs."""
-    own = os.stat("/proc/self/exe")
+def _leads_to(path: bytes, own: os.stat_result) -> bool:
+    """Tell whether a path, or the interpreter that its #! line names, is a file that is known by its status."""
     for _ in range(_MAX_SCRIPTS):
         try:
             found = os.stat(path)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from castoff.errors import UnsupportedError
-from castoff.linux import namespaces, seccomp, syscalls
-from castoff.sandbox.userns import read_setting, subordinate_ranges, user_namespace_remedy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from castoff.errors import CastoffError
+from castoff.linux import seccomp, syscalls
+from castoff.sandbox.filesystems import attempt_apart, existing, file_system, kernel_version, try_overlay
+from castoff.sandbox.obstacles import is_filtered
+from castoff.sandbox.userns import enter_user_namespace
 
 _MIN_KERNEL = (5, 12)
 _TMPFS_XATTR_KERNEL = (6, 6)
+_WHAT = {
+    "root": "root, who can mount",
+    "subuid": "root of a user namespace with a range of ids",
+    "single": "root of a user namespace with one id",
+    "chroot": "root without namespaces",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,145 +45,128 @@ class Fact:
     needed: bool = True
 
 
-def probe(store: str) -> list[Fact]:
-    """Find out what this machine offers.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which tier a build would be in here, and why.
+
+    Attributes:
+        tier: its name.
+        facts: what decided it, best tier first, and what was found of the store in it.
+    """
+
+    tier: str
+    facts: tuple[Fact, ...]
+
+
+def probe(store: str, mode: str = "") -> tuple[str, list[Fact]]:
+    """Find out what this machine offers, and return the name of the tier in force with the facts.
 
     Nothing is left behind; what has to be tried is tried in a process of its own.
 
     Args:
         store: the store's folder, or the one that it would be made in; it need not exist.
+        mode: the tier that was asked for (CASTOFF_USERNS); "" for the best.
+
+    Raises:
+        UsageError: there is no such mode.
     """
-    root = os.geteuid() == 0
-    facts = [_kernel()]
-    if not root:
-        facts += [_mapping_tools(), _subordinate_ids("/etc/subuid"), _subordinate_ids("/etc/subgid")]
-    facts += [_user_namespaces(needed=not root), _overlay(_existing(store)), _seccomp()]
-    return [*facts, _tmpfs_attributes(), _pasta(), _cgroups()]
+    standing = _stand(existing(store), mode)
+    facts = [_kernel(), *standing.facts, _seccomp()]
+    return standing.tier, [*facts, _tmpfs_attributes(), _pasta(), _cgroups()]
 
 
 def _kernel() -> Fact:
     release = platform.release()
-    ok = sys.platform == "linux" and _kernel_version() >= _MIN_KERNEL
+    ok = sys.platform == "linux" and kernel_version() >= _MIN_KERNEL
     remedy = "" if ok else "RUN needs Linux 5.12 or newer; parsing, checking and pushing work without it"
     return Fact("kernel", ok, f"{platform.system()} {release} {platform.machine()}", remedy)
 
 
-def _kernel_version() -> tuple[int, int]:
-    major, _, rest = platform.release().partition(".")
-    digits = rest.split(".")[0].split("-")[0]
-    return (int(major), int(digits)) if major.isdecimal() and digits.isdecimal() else (0, 0)
-
-
-def _mapping_tools() -> Fact:
-    missing = [name for name in ("newuidmap", "newgidmap") if shutil.which(name) is None]
-    if missing:
-        return Fact("newuidmap", False, f"{' and '.join(missing)} not found", "apt-get install uidmap")
-    return Fact("newuidmap", True, shutil.which("newuidmap") or "")
-
-
-def _subordinate_ids(path: str) -> Fact:
-    import pwd
-
-    feature = "subuid range" if path.endswith("subuid") else "subgid range"
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        user = str(os.geteuid())
-    try:
-        ranges = subordinate_ranges(path, user)
-    except UnsupportedError as error:
-        return Fact(feature, False, error.message, error.hint or "")
-    total = sum(one.count for one in ranges)
-    shown = ", ".join(f"{one.outside}+{one.count}" for one in ranges)
-    if total < 65535:
-        return Fact(
-            feature, False, f"{path} gives {user} {total} ids only", "images use ids up to 65534: give it 65536"
-        )
-    return Fact(feature, True, f"{shown} for {user} in {path}")
-
-
-def _user_namespaces(*, needed: bool) -> Fact:
-    def attempt() -> None:
-        syscalls.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
-        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-
-    failure = _attempt(attempt)
-    limit = read_setting("/proc/sys/user/max_user_namespaces")
-    if failure:
-        return Fact("user namespaces", False, failure, user_namespace_remedy(), needed)
-    return Fact("user namespaces", True, f"allowed (at most {limit or 'any number of'})", needed=needed)
-
-
-def _overlay(folder: str) -> Fact:
-    """Try an overlay with its upper directory on the store's file system."""
-    kind = _file_system(folder)
-    where = f"{folder} is on {kind}"
-    try:
-        base = tempfile.mkdtemp(prefix=".castoff-probe-", dir=folder)
-    except OSError as error:
-        return Fact(
-            "overlay", False, f"{folder} can't be written: {error.strerror}", "choose another store with --root"
-        )
-    try:
-        for name in ("lower", "upper", "work", "merged"):
-            os.mkdir(os.path.join(base, name))
-
-        def attempt() -> None:
-            initial = os.geteuid() == 0 and namespaces.in_initial_user_namespace()
-            _enter_for_mounts()
-            os.chdir(base)
-            options = "lowerdir=lower,upperdir=upper,workdir=work" + ("" if initial else ",userxattr")
-            syscalls.mount("overlay", "merged", "overlay", 0, options)
-
-        failure = _attempt(attempt)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
-        # What a user namespace made in `work` may be closed even to its owner, and empty.
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.join(base, "work", "work"), 0o700)
-        shutil.rmtree(base, ignore_errors=True)
-    if not failure:
-        return Fact("overlay", True, where)
-    if kind == "overlay":
-        remedy = "an overlay can't stand on an overlay: put the store on a volume, or on tmpfs, with --root"
-    else:
-        remedy = "load overlayfs (modprobe overlay), or put the store on ext4, xfs, btrfs or tmpfs with --root"
-    return Fact("overlay", False, f"{where}; {failure}", remedy)
-
-
-def _enter_for_mounts() -> None:
-    """Get the right to mount: as root in a mount namespace, else in a user namespace with one id."""
-    if os.geteuid() == 0:
-        syscalls.unshare(namespaces.CLONE_NEWNS)
-    else:
-        uid, gid = os.geteuid(), os.getegid()
-        syscalls.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "wb", buffering=0) as file:
-                file.write(text.encode())
-    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-
-
-def _attempt(action: Callable[[], None]) -> str:
-    """Do something in a child that ends afterwards; return "" or what went wrong."""
+def _stand(folder: str, mode: str) -> Standing:
+    """Enter the tier in a child, try there what depends on it, and say what came of it."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            action()
-        except BaseException as error:  # noqa: BLE001 - a child of a fork must end here
-            os.write(write_end, str(error).encode(errors="replace") or b"failed")
+            os.close(read_end)
+            with open(write_end, "w", encoding="utf-8") as pipe:
+                json.dump(_try(folder, mode), pipe)
         finally:
             os._exit(0)
     os.close(write_end)
     try:
-        said = b""
-        while chunk := os.read(read_end, 4096):
-            said += chunk
+        with open(read_end, encoding="utf-8") as pipe:
+            said = pipe.read()
     finally:
-        os.close(read_end)
         os.waitpid(child, 0)
-    return said.decode(errors="replace")
+    if not said:
+        return Standing("none", (Fact("tier", False, "it could not be tried"),))
+    tier, facts = json.loads(said)
+    return Standing(tier, tuple(Fact(*fact) for fact in facts))
+
+
+def _try(folder: str, mode: str) -> tuple[str, list[tuple[str, bool, str, str, bool]]]:
+    facts: list[tuple[str, bool, str, str, bool]] = []
+    try:
+        tier = enter_user_namespace(mode)
+    except CastoffError as error:
+        return "none", [("tier", False, f"none: {error.message}", error.hint or "", True)]
+    told: set[str] = set()
+    for name, fact, remedy in tier.refusals:
+        facts.append((f"tier {name}", False, fact, "" if remedy in told else remedy, False))
+        told.add(remedy)
+    asked = ", as CASTOFF_USERNS says" if mode else ""
+    facts.append(("tier", True, f"{tier.name}: {_WHAT[tier.name]}{asked}", "", True))
+    facts.append(_changes(folder, userxattr=tier.userxattr, mounts=tier.mounts))
+    if tier.mounts:
+        facts.append(_proc(tier.name))
+    return tier.name, facts
+
+
+def _changes(folder: str, *, userxattr: bool, mounts: bool) -> tuple[str, bool, str, str, bool]:
+    """Return how the store's file system can keep what steps change."""
+    where = f"{folder} is on {file_system(folder) or 'an unknown file system'}"
+    if not os.access(folder, os.W_OK):
+        return ("overlay", False, f"{folder} can't be written", "choose another store with --root", True)
+    if not mounts:
+        return ("overlay", False, f"{where}; nothing can be mounted: steps work on copies", "", False)
+    try:
+        failure = try_overlay(folder, userxattr=userxattr)
+    except OSError as error:
+        return (
+            "overlay",
+            False,
+            f"{folder} can't be written: {error.strerror}",
+            "choose another store with --root",
+            True,
+        )
+    if not failure:
+        return ("overlay", True, where, "", False)
+    remedy = "put the store on ext4, xfs, btrfs or tmpfs with --root: in a container, on a volume"
+    if "No such device" in failure:
+        remedy = "modprobe overlay"
+    return ("overlay", False, f"{where}; {failure}: steps work on copies", remedy, False)
+
+
+def _proc(tier: str) -> tuple[str, bool, str, str, bool]:
+    """Return whether steps get a /proc of their own."""
+
+    def attempt() -> None:
+        context = syscalls.fsopen("proc")
+        syscalls.fsconfig(context, syscalls.FSCONFIG_CMD_CREATE)
+        syscalls.fsmount(context)
+
+    failure = attempt_apart(attempt)
+    if not failure:
+        return ("proc", True, "steps have one of their own", "", False)
+    remedy = "in a pod: securityContext.procMount: Unmasked (docker run --security-opt systempaths=unconfined)"
+    return (
+        "proc",
+        False,
+        "parts of it are hidden here, so that steps see that of this container",
+        remedy,
+        tier == "root",
+    )
 
 
 def _seccomp() -> Fact:
@@ -193,14 +179,15 @@ def _seccomp() -> Fact:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         syscalls.seccomp_set_filter(program)
 
-    failure = _attempt(attempt)
+    failure = attempt_apart(attempt)
     if failure:
         return Fact("seccomp", False, failure, "the kernel needs CONFIG_SECCOMP_FILTER")
-    return Fact("seccomp", True, f"a policy of {len(program) // 8} instructions")
+    outer = ", on top of the one that is in force here" if is_filtered() else ""
+    return Fact("seccomp", True, f"a policy of {len(program) // 8} instructions{outer}")
 
 
 def _tmpfs_attributes() -> Fact:
-    ok = _kernel_version() >= _TMPFS_XATTR_KERNEL
+    ok = kernel_version() >= _TMPFS_XATTR_KERNEL
     fact = "user attributes" if ok else "no user attributes (they came with Linux 6.6)"
     return Fact("tmpfs attributes", ok, fact, "" if ok else "keep the store on a disk", needed=False)
 
@@ -224,25 +211,3 @@ def _cgroups() -> Fact:
     if os.path.isdir("/sys/fs/cgroup"):
         return Fact("cgroups", True, "version 1 (or hybrid)", needed=False)
     return Fact("cgroups", False, "none", needed=False)
-
-
-def _existing(path: str) -> str:
-    path = os.path.abspath(path)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
-
-
-def _file_system(folder: str) -> str:
-    """Return the type of the file system that a folder is on, as /proc/self/mountinfo has it."""
-    status = os.stat(folder)
-    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                fields = line.split(" - ")
-                if fields[0].split()[2] == device:
-                    return fields[1].split()[0]
-    except OSError:
-        return "an unknown file system"
-    return "an unknown file system"

@@ -99,6 +99,9 @@ class RootBuilder:
     def _mount_overlay(self) -> None:
         """Mount the union, by short links, since the options must fit into one page of memory."""
         request = self._request
+        if request["whole"]:
+            self._mount_whole()
+            return
         self.step = "mount overlay"
         options = "lowerdir=" + ":".join(request["lower_links"])
         options += ",upperdir={},workdir={}".format(*request["upper_links"])
@@ -112,6 +115,20 @@ class RootBuilder:
             # Kernels before 5.10 and some file systems don't know `volatile`.
             syscalls.mount("overlay", "../root", "overlay", flags, options)
 
+    def _mount_whole(self) -> None:
+        """Mount a directory that is the root as it stands."""
+        self.step = "mount the root"
+        tree = self._open_tree(self._request["upper_links"][0], device=self._request["privileged"])
+        # Programs of the root are to run, whatever the store's volume is mounted with, where that can be had.
+        flags = syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+        cleared = syscalls.MOUNT_ATTR_NOEXEC | syscalls.MOUNT_ATTR_NOSUID
+        try:
+            syscalls.mount_setattr(tree, b"", flags, (0, cleared))
+        except PermissionError:
+            self.step = "mount the root as its volume is"
+        syscalls.move_mount(tree, "../root")
+        os.close(tree)
+
     def _open_sources(self) -> dict[str, int]:
         """Open what comes from the host as detached mounts: path inside (or position in `mounts`) → descriptor."""
         request = self._request
@@ -121,13 +138,13 @@ class RootBuilder:
             trees[path] = self._open_tree("../files/" + name, read_only=True)
         read_only = not request["privileged"]
         self.step = "mount /proc"
-        trees["/proc"] = self._new_file_system("proc", read_only=False)
+        trees["/proc"] = self._new_or_bound("proc", "/proc", read_only=False)
         self.step = "mount /sys"
         if self._rootless and request["network"] == "host":
             # sysfs shows a network namespace and may be mounted by its owner only.
             trees["/sys"] = self._open_tree("/sys", read_only=read_only, no_exec=True)
         else:
-            trees["/sys"] = self._new_file_system("sysfs", read_only=read_only)
+            trees["/sys"] = self._new_or_bound("sysfs", "/sys", read_only=read_only)
         for name in _DEVICES:
             self.step = f"open /dev/{name}"
             trees["/dev/" + name] = self._open_tree("/dev/" + name, device=True)
@@ -181,6 +198,19 @@ class RootBuilder:
         if attributes:
             syscalls.mount_setattr(tree, b"", syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE, (attributes, 0))
         return tree
+
+    def _new_or_bound(self, fstype: str, path: str, *, read_only: bool) -> int:
+        """Mount a file system of the kernel's anew; where parts of it are hidden from this container, as it is there.
+
+        Nobody may see by a new mount what somebody has covered. Of the /proc that is passed on, /proc/self is right; it
+        numbers processes as the container does, and a step can neither signal nor look into those outside of it.
+        """
+        try:
+            return self._new_file_system(fstype, read_only=read_only)
+        except PermissionError:
+            if not self._rootless:
+                raise
+            return self._open_tree(path, read_only=read_only, no_exec=True)
 
     @staticmethod
     def _new_file_system(fstype: str, *, read_only: bool) -> int:

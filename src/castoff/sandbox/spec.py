@@ -31,6 +31,7 @@ class RootSpec:
         work: overlayfs' work directory; None without an upper.
         userxattr: whether the overlay's attributes are in the ``user.`` namespace.
         readonly: whether the root is mounted read-only (mounts on top of it may be writable).
+        whole: whether `upper` is the root as it stands, and no overlay is mounted; then there are no lowers.
     """
 
     lowers: tuple[str, ...]
@@ -38,6 +39,7 @@ class RootSpec:
     work: str | None
     userxattr: bool = False
     readonly: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,33 @@
-"""Entering a user namespace, in which an ordinary user is root over a range of subordinate ids."""
+"""How much of a root user castoff can be here: five tiers, of which the best that works is taken.
+
+``root`` is root with the right to mount. ``subuid`` and ``single`` are root of a user namespace with a range of ids, or
+with one. ``chroot`` is root without namespaces. ``none`` can run nothing.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
 import pwd
-import shutil
-import subprocess
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
-from castoff.errors import SandboxError, UnsupportedError, UsageError
+from castoff.errors import UnsupportedError, UsageError
 from castoff.linux import namespaces, syscalls
+from castoff.sandbox import mapping, obstacles
+from castoff.sandbox.mapping import IdRange, read_map, subordinate_ranges
+from castoff.sandbox.supervisable import check_supervisable
 
-if TYPE_CHECKING:
-    from typing import NoReturn
+MODES = ("", "root", "subuid", "single", "chroot", "none")
+CHROOT_CAPABILITIES = (
+    obstacles.CAP_CHOWN,
+    obstacles.CAP_DAC_OVERRIDE,
+    obstacles.CAP_FOWNER,
+    obstacles.CAP_SETGID,
+    obstacles.CAP_SETUID,
+    obstacles.CAP_SYS_CHROOT,
+)
+"""What root needs to run steps without namespaces; Docker's default set has them."""
 
-MODES = ("", "root", "subuid")
-_MAX_EXTENTS = 340  # user_namespaces(7)
-_SUBID_HINT = "echo '{0}:100000:65536' | sudo tee -a /etc/subuid /etc/subgid   (any free range of 65536 ids will do)"
-
-
-@dataclass(frozen=True, slots=True)
-class IdRange:
-    """A range of ids that is mapped: `count` ids from `inside` are those from `outside` of the parent namespace."""
-
-    inside: int
-    outside: int
-    count: int
+__all__ = ["MODES", "IdRange", "Tier", "current_tier", "enter_user_namespace", "no_tier", "subordinate_ranges"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +35,41 @@ class Tier:
     """How much of a root user castoff is.
 
     Attributes:
-        name: ``root`` (real root, or root of a namespace that it was started in) or ``subuid`` (an ordinary user with
-            subordinate ids).
+        name: ``root`` (real root, or root of a namespace that it was started in), ``subuid`` (root of a namespace with
+            a range of ids), ``single`` (root of a namespace with one id), ``chroot`` (root without namespaces) or
+            ``none``.
         uids: how user ids are mapped.
         gids: how group ids are mapped.
         userxattr: whether overlayfs must keep its attributes in the ``user.`` namespace.
+        refusals: why each better tier is not in force, as (tier, fact, remedy).
     """
 
     name: str
     uids: tuple[IdRange, ...]
     gids: tuple[IdRange, ...]
     userxattr: bool
+    refusals: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def emulated(self) -> bool:
+        """Whether owners are kept in tables, since the file system can't hold those that images name."""
+        return self.name in ("single", "none")
+
+    @property
+    def mounts(self) -> bool:
+        """Whether castoff can mount."""
+        return self.name in ("root", "subuid", "single")
 
 
 def enter_user_namespace(mode: str = "") -> Tier:
-    """Become root in a new user and mount namespace, unless the process is root already.
+    """Become root in a new user and mount namespace, unless the process is root already, or can't.
 
-    To be called once, while the process has a single thread. Afterwards the process has user and group id 0, sees
-    the owners of files in snapshots as images name them, and may chown and mount; it keeps the user's supplementary
-    groups, and for the host it is still the ordinary user. Mounts that it makes appear in sandboxes, never on the host.
+    To be called once, while the process has a single thread. Afterwards the process has user and group id 0, and may
+    chown and mount as far as the tier goes; it keeps the user's supplementary groups, and for the host it is still the
+    ordinary user. Mounts that it makes appear in sandboxes, never on the host. If it raises, nothing has changed.
 
     Args:
-        mode: which tier to use: ``root``, ``subuid``, or "" for the best.
+        mode: which tier to use, or "" for the best that works.
 
     Raises:
         UsageError: there is no such mode, or ``root`` was asked for by an ordinary user.
@@ -64,67 +77,133 @@ def enter_user_namespace(mode: str = "") -> Tier:
     """
     if mode not in MODES:
         raise UsageError(f'"{mode}" is no way to be root; there are: {", ".join(MODES[1:])}')
-    if os.geteuid() == 0 and mode != "subuid":
-        return current_tier()
-    if mode == "root":
+    if mode == "root" and os.geteuid() != 0:
         raise UsageError("castoff was told to run as root, and it was started by an ordinary user")
-    user = _user_name()
-    uids = [IdRange(0, os.geteuid(), 1), *subordinate_ranges("/etc/subuid", user)]
-    gids = [IdRange(0, os.getegid(), 1), *subordinate_ranges("/etc/subgid", user)]
-    tools = _mapping_tools()
-    commands = [_command(tools[0], uids), _command(tools[1], gids)]
-    _unshare_mapped(commands)
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    # The maps of a process that is not dumpable belong to the host's root, and the sandbox reads them.
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-    try:
-        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
-        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
-    except OSError as error:
-        raise UnsupportedError(
-            f"the user namespace gives no right to mount: {os.strerror(error.errno or 0)}",
-            feature="user namespaces",
-            hint=user_namespace_remedy(),
-        ) from error
-    return Tier("subuid", tuple(uids), tuple(gids), userxattr=True)
+    refusals: list[tuple[str, UnsupportedError]] = []
+    ways = ("root", "subuid", "single", "chroot") if os.geteuid() == 0 else ("subuid", "single")
+    for name in (mode,) if mode else ways:
+        try:
+            tier = _enter(name, forced=bool(mode))
+        except UnsupportedError as error:
+            refusals.append((name, error))
+            continue
+        return replace(tier, refusals=_shown(refusals))
+    raise _nothing(refusals)
 
 
 def current_tier() -> Tier:
-    """Return the tier of a process that is root where it is."""
-    return Tier(
-        "root",
-        _read_map("/proc/self/uid_map"),
-        _read_map("/proc/self/gid_map"),
-        userxattr=not namespaces.in_initial_user_namespace(),
-    )
+    """Return the tier of this process as it is, nothing entered."""
+    uids, gids = read_map("/proc/self/uid_map"), read_map("/proc/self/gid_map")
+    userxattr = not namespaces.in_initial_user_namespace()
+    if os.geteuid() != 0:
+        return no_tier()
+    if obstacles.has_capabilities(obstacles.CAP_SYS_ADMIN):
+        return Tier("single" if _is_one(uids) else "root", uids, gids, userxattr)
+    return Tier("chroot" if obstacles.has_capabilities(*CHROOT_CAPABILITIES) else "none", uids, gids, userxattr)
 
 
-def subordinate_ranges(path: str, user: str) -> list[IdRange]:
-    """Return the ranges that /etc/subuid or /etc/subgid give to a user (by name or number), mapped from id 1 on.
+def no_tier() -> Tier:
+    """Return the tier in which nothing can be run."""
+    return Tier("none", read_map("/proc/self/uid_map"), read_map("/proc/self/gid_map"), userxattr=True)
 
-    Raises:
-        UnsupportedError: there are none.
-    """
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        lines = []
-    ranges: list[IdRange] = []
-    inside = 1
-    for line in lines:
-        owner, _, numbers = line.strip().partition(":")
-        start, _, count = numbers.partition(":")
-        if owner not in (user, str(os.geteuid())) or not (start.isdecimal() and count.isdecimal()) or int(count) == 0:
-            continue
-        ranges.append(IdRange(inside, int(start), int(count)))
-        inside += int(count)
-    if not ranges:
+
+def _enter(name: str, *, forced: bool) -> Tier:
+    if name == "root":
+        return _as_root(forced=forced)
+    if name == "subuid":
+        return _with_range(forced=forced)
+    if name == "single":
+        return _with_one_id()
+    if name == "chroot":
+        return _without_namespaces()
+    raise UnsupportedError("CASTOFF_USERNS is none, so that nothing is run", feature="RUN", hint="unset CASTOFF_USERNS")
+
+
+def _as_root(*, forced: bool) -> Tier:
+    code = _mount_refusal()
+    if code:
+        obstacle = obstacles.mount_obstacle(code)
+        raise UnsupportedError(obstacle.fact, feature="namespaces", hint=obstacle.remedy)
+    tier = replace(current_tier(), name="root")
+    if _is_one(tier.uids) and not forced:
         raise UnsupportedError(
-            f"{user} has no subordinate ids in {path}", feature="subuid range", hint=_SUBID_HINT.format(user)
+            "root of a user namespace with one id only", feature="id range", hint="map a range of 65536 ids into it"
         )
-    return ranges[: _MAX_EXTENTS - 1]
+    return tier
+
+
+def _mount_refusal() -> int:
+    """Return the errno with which root is refused to make a mount namespace and mount in it; 0 for none."""
+    if not obstacles.has_capabilities(obstacles.CAP_SYS_ADMIN):
+        return 1
+    if not obstacles.is_filtered() and not obstacles.apparmor_profile():
+        return 0
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            syscalls.unshare(namespaces.CLONE_NEWNS)
+            syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+            code = 0
+        except OSError as error:
+            code = min(error.errno or 1, 255)
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _with_range(*, forced: bool) -> Tier:
+    """Enter a user namespace with a range of ids: subordinate ones, or all that root of a container has."""
+    if os.geteuid() == 0 and not forced:
+        if not obstacles.has_capabilities(obstacles.CAP_SETUID, obstacles.CAP_SETGID):
+            lacking = obstacles.missing_capabilities(obstacles.CAP_SETUID, obstacles.CAP_SETGID)
+            raise UnsupportedError(
+                f"root without {' and '.join(lacking)} can't map a range of ids",
+                feature="capabilities",
+                hint="in a pod: securityContext.capabilities.add: [SETUID, SETGID]",
+            )
+        uids = [IdRange(each.inside, each.inside, each.count) for each in read_map("/proc/self/uid_map")]
+        gids = [IdRange(each.inside, each.inside, each.count) for each in read_map("/proc/self/gid_map")]
+        mapping.enter(lambda pid: mapping.map_directly(pid, uids, gids, groups=True))
+        return Tier("subuid", tuple(uids), tuple(gids), userxattr=True)
+    user = _user_name()
+    uids = [IdRange(0, os.geteuid(), 1), *subordinate_ranges("/etc/subuid", user)]
+    gids = [IdRange(0, os.getegid(), 1), *subordinate_ranges("/etc/subgid", user)]
+    tools = mapping.mapping_tools()
+    mapping.enter(lambda pid: mapping.map_by_tools(tools, pid, uids, gids))
+    return Tier("subuid", tuple(uids), tuple(gids), userxattr=True)
+
+
+def _with_one_id() -> Tier:
+    """Enter a user namespace in which this user is root, and nobody else exists."""
+    check_supervisable()
+    uids, gids = [IdRange(0, os.geteuid(), 1)], [IdRange(0, os.getegid(), 1)]
+    inside = current_tier()
+    if inside.name != "single":
+        mapping.enter(lambda pid: mapping.map_directly(pid, uids, gids, groups=False))
+        inside = Tier("single", tuple(uids), tuple(gids), userxattr=True)
+    return inside
+
+
+def _without_namespaces() -> Tier:
+    if os.geteuid() != 0:
+        raise UnsupportedError(
+            "only root can run steps without namespaces", feature="root", hint="castoff doctor says what else there is"
+        )
+    lacking = obstacles.missing_capabilities(*CHROOT_CAPABILITIES)
+    if lacking:
+        added = ", ".join(name.removeprefix("CAP_") for name in lacking)
+        raise UnsupportedError(
+            f"root without {' and '.join(lacking)} can't run steps without namespaces",
+            feature="capabilities",
+            hint=f"in a pod: securityContext.capabilities.add: [{added}]",
+        )
+    return replace(current_tier(), name="chroot")
+
+
+def _is_one(ranges: tuple[IdRange, ...]) -> bool:
+    return sum(each.count for each in ranges) == 1
 
 
 def _user_name() -> str:
@@ -134,115 +213,13 @@ def _user_name() -> str:
         return str(os.geteuid())
 
 
-def _mapping_tools() -> tuple[str, str]:
-    found = [shutil.which(name, path=_tool_path()) for name in ("newuidmap", "newgidmap")]
-    if found[0] is None or found[1] is None:
-        raise UnsupportedError(
-            "newuidmap and newgidmap are not installed",
-            feature="newuidmap",
-            hint="apt-get install uidmap (Debian, Ubuntu); dnf install shadow-utils (Fedora)",
-        )
-    return found[0], found[1]
+def _shown(refusals: list[tuple[str, UnsupportedError]]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((name, error.message, error.hint or "") for name, error in refusals)
 
 
-def _tool_path() -> str:
-    # The tools are set-user-ID and live here on every distribution, whatever the user's PATH.
-    return "/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/run/wrappers/bin"
-
-
-def _command(tool: str, ranges: list[IdRange]) -> list[str]:
-    command = [tool, str(os.getpid())]
-    for mapped in ranges:
-        command += [str(mapped.inside), str(mapped.outside), str(mapped.count)]
-    return command
-
-
-def _unshare_mapped(commands: list[list[str]]) -> None:
-    """Unshare the namespaces while a child, which stays outside, waits to map the ids."""
-    go_read, go_write = os.pipe()
-    done_read, done_write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(go_write)
-        os.close(done_read)
-        _map_when_told(commands, go_read, done_write)
-    os.close(go_read)
-    os.close(done_write)
-    try:
-        try:
-            syscalls.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS)
-        except OSError as error:
-            raise _unshare_error(error) from error
-        os.write(go_write, b"g")
-        complaint = b""
-        while chunk := os.read(done_read, 4096):
-            complaint += chunk
-    finally:
-        os.close(go_write)
-        os.close(done_read)
-        os.waitpid(child, 0)
-    if complaint:
-        sentence = complaint.decode(errors="replace").strip().splitlines()[-1]
-        raise UnsupportedError(
-            f"the subordinate ids can't be mapped: {sentence}",
-            feature="newuidmap",
-            hint="newuidmap and newgidmap must be set-user-ID root (or have file capabilities), and castoff must not"
-            " run under no_new_privs",
-        )
-
-
-def _map_when_told(commands: list[list[str]], go: int, done: int) -> NoReturn:
-    try:
-        if os.read(go, 1) == b"g":
-            for command in commands:
-                result = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-                )
-                if result.returncode:
-                    os.write(done, result.stderr or f"{command[0]}: exit code {result.returncode}".encode())
-                    break
-    except BaseException as error:  # noqa: BLE001 - a child of a fork must end here
-        os.write(done, str(error).encode())
-    finally:
-        os._exit(0)
-
-
-def _unshare_error(error: OSError) -> SandboxError:
-    if error.errno == errno.EINVAL:
-        return SandboxError("a user namespace can only be entered while the process has a single thread")
-    return UnsupportedError(
-        f"user namespaces can't be made: {os.strerror(error.errno or 0)}",
-        feature="user namespaces",
-        hint=user_namespace_remedy(),
-    )
-
-
-def user_namespace_remedy() -> str:
-    """Return what to do where user namespaces are refused, by what the kernel's settings say."""
-    if read_setting("/proc/sys/kernel/unprivileged_userns_clone") == "0":
-        return "sudo sysctl kernel.unprivileged_userns_clone=1"
-    if read_setting("/proc/sys/user/max_user_namespaces") == "0":
-        return "sudo sysctl user.max_user_namespaces=15000"
-    if read_setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return (
-            "AppArmor restricts user namespaces: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, "
-            "or give this Python a profile with the rule `userns,`"
-        )
-    return "a container or a security module forbids them: start castoff outside of it, or as root"
-
-
-def read_setting(path: str) -> str:
-    """Return a setting below /proc/sys; "" where the kernel has none of that name."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def _read_map(path: str) -> tuple[IdRange, ...]:
-    ranges = []
-    for line in read_setting(path).splitlines():
-        inside, outside, count = line.split()
-        ranges.append(IdRange(int(inside), int(outside), int(count)))
-    return tuple(ranges)
+def _nothing(refusals: list[tuple[str, UnsupportedError]]) -> UnsupportedError:
+    """Return the error where no tier works: the fact that decides, and what to do about it."""
+    # A kernel that refuses user namespaces makes ranges of ids pointless: that is what decides, where it does.
+    deciding = next((error for _name, error in reversed(refusals) if error.feature == "user namespaces"), None)
+    deciding = deciding or refusals[0][1]
+    return UnsupportedError(deciding.message, feature=deciding.feature, hint=deciding.hint)

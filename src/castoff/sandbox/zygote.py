@@ -43,6 +43,11 @@ class _Child:
         self.pid = pid
         self.channel = channel
         self.upper = upper
+        self.code: int | None = None
+        self.pidfd = -1
+        # The process that supervises it, and its number; -1 for none, or for one that has ended.
+        self.supervisor = -1
+        self.supervisor_pid = 0
 
 
 class _Server:
@@ -58,6 +63,12 @@ class _Server:
         self._namespaces, self._syscalls = namespaces, syscalls
         self._launch, self._rootfs, self._targets = launch, rootfs, targets
         self._filter = seccomp.default_policy(syscalls.machine())
+        self._supervisor: Any = None
+        if namespaces.has_single_id():
+            from castoff.sandbox import supervisor
+
+            self._supervisor = supervisor
+            self._step_filter = supervisor.step_filter(syscalls.machine())
         self._last_capability = launch.last_capability()
         self._children: dict[int, _Child] = {}
         self._next = 0
@@ -100,8 +111,12 @@ class _Server:
         if request["network"] != "host" and not request["netns"]:
             flags |= namespaces.CLONE_NEWNET
         step = "prepare the sandbox"
+        ends: tuple[_socket.socket, _socket.socket] | None = None
         try:
             self._staging.prepare(number, request)
+            if request["trees"] is not None:
+                step = "supervise the processes"
+                ends = self._supervisor_channel()
             step = "start a process in new namespaces"
             pid, pidfd = self._syscalls.clone(flags)
         except OSError as error:
@@ -109,13 +124,57 @@ class _Server:
             _send(channel, ("failed", step, error.errno or 0, str(error)))
             return
         if pid == 0:
-            self._run_child(number, request, stdio, channel)
+            self._run_child((number, request, stdio, channel), ends)
+        child = _Child(number, pid, channel, request["upper"])
+        child.pidfd = pidfd
+        self._children[pidfd] = child
+        self._poll.register(pidfd, select.POLLIN)
+        if ends is not None:
+            self._start_supervisor(child, request, ends)
         _send(channel, ("started", pid), pidfd)
-        self._children[pidfd] = _Child(number, pid, channel, request["upper"])
+
+    def _supervisor_channel(self) -> tuple[_socket.socket, _socket.socket]:
+        if self._supervisor is None:
+            raise OSError(0, "owners can't be kept in tables where more than one id is mapped")
+        return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+
+    def _start_supervisor(
+        self, child: _Child, request: dict[str, Any], ends: tuple[_socket.socket, _socket.socket]
+    ) -> None:
+        """Start the process that answers what the sandbox' processes ask; without it the sandbox ends."""
+        try:
+            pid, pidfd = self._syscalls.clone(0)
+        except OSError as error:
+            _send(child.channel, ("failed", "supervise the processes", error.errno or 0, str(error)))
+            self._syscalls.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            return
+        if pid == 0:
+            ends[0].close()  # the child's: if it fails, there must be an end to read here
+            self._run_supervisor(child, request, ends[1])
+        child.supervisor, child.supervisor_pid = pidfd, pid
+        self._children[pidfd] = child
         self._poll.register(pidfd, select.POLLIN)
 
-    def _run_child(self, number: int, request: dict[str, Any], stdio: list[int], channel: _socket.socket) -> NoReturn:
+    def _run_supervisor(self, child: _Child, request: dict[str, Any], channel: _socket.socket) -> NoReturn:
+        """Be the supervisor of a sandbox; never returns."""
+        code, report = 1, child.channel.fileno()
+        try:
+            self._supervisor.supervise(channel, child.pid, (child.pidfd, report), request)
+            code = 0
+        except OSError as error:
+            _send(child.channel, ("failed", "supervise the processes", error.errno or 0, str(error)))
+        except BaseException as error:  # noqa: BLE001 - the child must end here, whatever happens
+            _send(child.channel, ("failed", "supervise the processes", 0, repr(error)))
+        finally:
+            os._exit(code)
+
+    def _run_child(
+        self,
+        given: tuple[int, dict[str, Any], list[int], _socket.socket],
+        ends: tuple[_socket.socket, _socket.socket] | None,
+    ) -> NoReturn:
         """Be the process in the sandbox; never returns."""
+        number, request, stdio, channel = given
         builder: Any = None
         step = "prepare the process"
         try:
@@ -129,7 +188,10 @@ class _Server:
                 step = "bring the loopback interface up"
                 self._namespaces.loopback_up()
             step = "set the host name"
-            self._syscalls.sethostname(request["hostname"])
+            try:
+                self._syscalls.sethostname(request["hostname"])
+            except PermissionError:
+                step = "keep the host name"  # Podman's profile refuses the call; /etc/hostname has it all the same.
             step = "open the upper directory"
             maker = self._targets.TargetMaker(os.fsdecode(request["upper"]))
             records = os.open("../files", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -138,7 +200,11 @@ class _Server:
             record = maker.record()
             if record is not None:
                 _write_record(records, number, record)
-            builder = self._launch.Launcher(request, self._filter, self._last_capability)
+            ward = None
+            if ends is not None:
+                ends[1].close()
+                ward = self._supervisor.Ward(ends[0], self._step_filter)
+            builder = self._launch.Launcher(request, self._filter, self._last_capability, ward)
             builder.confine()
             builder.execute()
         except OSError as error:
@@ -149,13 +215,22 @@ class _Server:
             os._exit(125)
 
     def _reap(self, pidfd: int) -> None:
+        """Take note of the end of a process; that of a sandbox is told once its supervisor has ended too."""
         child = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
+        if pidfd == child.supervisor:
+            child.supervisor = -1
+            _, status = os.waitpid(child.supervisor_pid, 0)
+            if status and child.code is None:
+                self._syscalls.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        else:
+            _, status = os.waitpid(child.pid, 0)
+            child.code = os.waitstatus_to_exitcode(status)
         os.close(pidfd)
-        _, status = os.waitpid(child.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
+        if child.code is None or child.supervisor >= 0:
+            return
         self._clean(child)
-        _send(child.channel, ("exited", code if code >= 0 else 128 - code))
+        _send(child.channel, ("exited", child.code if child.code >= 0 else 128 - child.code))
         child.channel.close()
 
     def _clean(self, child: _Child) -> None:
@@ -171,12 +246,13 @@ class _Server:
         self._staging.release(child.number)
 
     def _kill_all(self) -> None:
-        for pidfd in self._children:
+        for child in list(self._children.values()):
             try:
-                self._syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        for pidfd in list(self._children):
+                self._syscalls.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            except OSError:
+                continue  # it has ended, and its supervisor is about to
+        # A supervisor ends by itself once its sandbox has.
+        for pidfd in sorted(self._children, key=lambda pidfd: pidfd == self._children[pidfd].supervisor):
             self._reap(pidfd)
 
 
@@ -198,7 +274,7 @@ def _send(channel: _socket.socket, message: tuple[str | int, ...], descriptor: i
         return
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
     """Give all signals their default action, which children inherit; castoff's parent may have ignored some."""
     for number in range(1, signal.NSIG):
         try:
@@ -218,7 +294,7 @@ def main(arguments: list[str]) -> None:
     from castoff.sandbox import staging
 
     step = "unshare the mount namespace"
-    _reset_signals()
+    reset_signals()
     os.umask(0)
     gc.disable()
     try:

@@ -16,7 +16,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from castoff.errors import SandboxError, SyscallError, UnsupportedError
+from castoff.errors import SandboxError, StoreError, SyscallError, UnsupportedError
+from castoff.sandbox.interpreter import start_python
 from castoff.sandbox.wire import encode_request
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ZygoteProcess:
         # Reentrant: a signal handler of the main thread may interrupt itself here.
         self._signal_lock = threading.RLock()
         self._code: int | None = None
-        self._error: SandboxError | None = None
+        self._error: SandboxError | StoreError | None = None
 
     @property
     def pid(self) -> int:
@@ -84,7 +85,7 @@ class ZygoteProcess:
             self._end(None, SandboxError("the sandbox' fork server ended unexpectedly", hint=_KILLED_HINT))
         return True
 
-    def _end(self, code: int | None, error: SandboxError | None) -> None:
+    def _end(self, code: int | None, error: SandboxError | StoreError | None) -> None:
         self._code, self._error = code, error
         with self._signal_lock:
             pidfd, self._pidfd = self._pidfd, -1
@@ -101,6 +102,19 @@ class ZygoteProcess:
             except ProcessLookupError:
                 return
 
+    def open_pidfd(self) -> int:
+        """Return a new descriptor of the process (man 2 pidfd_open), the caller's to close.
+
+        Unlike one that is opened by the process id, it can't be that of another process.
+
+        Raises:
+            ProcessLookupError: `wait` has told its end.
+        """
+        with self._signal_lock:
+            if self._pidfd < 0:
+                raise ProcessLookupError(errno.ESRCH, "it has ended")
+            return os.dup(self._pidfd)
+
     def kill(self) -> None:
         """End the process and everything that it started, at once. Idempotent."""
         self.signal(signal.SIGKILL)
@@ -116,7 +130,12 @@ class ZygoteExecutor:
     """Starts processes in namespaces through a fork server, which starts with the first of them.
 
     The caller must be root in its user namespace (see `castoff.sandbox.userns`). Safe for several threads.
+
+    Attributes:
+        script: the program of the fork server, beside this module.
     """
+
+    script = "zygote.py"
 
     def __init__(self, folder: str | None = None) -> None:
         """Create an executor; nothing is started yet.
@@ -190,11 +209,11 @@ class ZygoteExecutor:
             os.chmod(folder, 0o711)  # noqa: S103 - users of a sandbox must get through to its stubs
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._output = os.memfd_create("castoff-zygote", os.MFD_CLOEXEC)
-        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), self.script)
         source = os.path.dirname(os.path.dirname(os.path.dirname(script)))
-        arguments = [sys.executable, "-I", "-S", script, str(theirs.fileno()), os.path.abspath(folder), source]
+        arguments = ["-I", "-S", script, str(theirs.fileno()), os.path.abspath(folder), source]
         try:
-            self._server = subprocess.Popen(
+            self._server = start_python(
                 arguments + (["owned"] if self._temporary else []),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -210,14 +229,11 @@ class ZygoteExecutor:
             theirs.close()
         self._control = ours
 
-    def _server_error(self) -> SandboxError:
+    def _server_error(self) -> SandboxError | StoreError:
         """Return why the fork server does not answer."""
         control, server = self._control, self._server
         if control is not None:
-            try:
-                message = _load(control.recv(_MAX_REPLY, socket.MSG_DONTWAIT))
-            except OSError:
-                message = ("",)
+            message = _last_word(control)
             if message[0] == "failed":
                 return setup_error(*message[1:])
         if server is not None:
@@ -262,6 +278,18 @@ class ZygoteExecutor:
 _KILLED_HINT = "it may have been killed for lack of memory; the kernel's log would say so"
 
 
+def _last_word(control: socket.socket) -> Any:
+    """Return what a server that is gone has said last."""
+    for _ in range(2):
+        try:
+            return _load(control.recv(_MAX_REPLY, socket.MSG_DONTWAIT))
+        except ConnectionResetError:
+            continue  # it went with a request unread, which is told once, and before what it had said
+        except OSError:
+            break
+    return ("",)
+
+
 def _load(data: bytes) -> Any:
     return marshal.loads(data) if data else ("ended",)  # noqa: S302 - from a process of our own
 
@@ -274,10 +302,12 @@ def _memory_file(data: bytes) -> int:
     return descriptor
 
 
-def setup_error(step: str, code: int, sentence: str) -> SandboxError:
+def setup_error(step: str, code: int, sentence: str) -> SandboxError | StoreError:
     """Return the error for a step of the set-up that failed with an errno (0 for none) and a sentence."""
     text = os.strerror(code) if code else sentence
     message = f"the sandbox can't be set up: {step}: {text}"
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(message, hint="free some space (castoff prune), or name another folder with --root")
     if step == "mount overlay":
         if code == errno.ENODEV:
             return UnsupportedError(

@@ -35,12 +35,17 @@ def write_changes(
         StoreError: the directory can't be written.
     """
     with UpperWriter(upper, lower, ownership, userxattr) as writer:
-        for change in changes:
-            if isinstance(change, Added):
-                writer.add(change.entry)
-            elif isinstance(change, Removed):
-                writer.remove(change.path)
-            else:
-                writer.hide_content(change.path)
-        writer.finish()
-        return tuple(writer.notes)
+        return apply_changes(changes, writer)
+
+
+def apply_changes(changes: Iterable[Change], writer: UpperWriter) -> tuple[str, ...]:
+    """Hand changes, which are in layer order, to a writer; see `write_changes`."""
+    for change in changes:
+        if isinstance(change, Added):
+            writer.add(change.entry)
+        elif isinstance(change, Removed):
+            writer.remove(change.path)
+        else:
+            writer.hide_content(change.path)
+    writer.finish()
+    return tuple(writer.notes)

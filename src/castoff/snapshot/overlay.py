@@ -86,8 +86,8 @@ class OverlaySnapshotter:
             os.mkdir(work, 0o755)
             self._copy_root(lowers[0] if lowers else None, upper)
         except OSError as error:
-            _remove_tree(folder)
-            raise _failed("prepare a snapshot", error) from error
+            remove_folder(folder)
+            raise failed("prepare a snapshot", error) from error
         return ActiveSnapshot(folder, parent, lowers, upper, work, self._userxattr)
 
     def commit(self, active: ActiveSnapshot, name: str | None = None) -> str:
@@ -109,7 +109,7 @@ class OverlaySnapshotter:
                 os.rename(active.key, target)
         except OSError as error:
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
-                raise _failed(f"commit snapshot {name}", error) from error
+                raise failed(f"commit snapshot {name}", error) from error
             if self._is_whole(name):
                 self.discard(active)
             else:
@@ -123,13 +123,13 @@ class OverlaySnapshotter:
             os.rename(self._folder(name), os.path.join(broken, "broken"))
             os.rename(active.key, self._folder(name))
         except OSError as error:
-            raise _failed(f"replace the damaged snapshot {name}", error) from error
+            raise failed(f"replace the damaged snapshot {name}", error) from error
         finally:
-            _remove_tree(broken)
+            remove_folder(broken)
 
     def discard(self, active: ActiveSnapshot) -> None:
         """Throw an active snapshot away."""
-        _remove_tree(active.key)
+        remove_folder(active.key)
 
     def parent(self, name: str) -> str | None:
         """Return the parent of a committed snapshot.
@@ -172,8 +172,7 @@ class OverlaySnapshotter:
 
     def upper_tree(self, active: ActiveSnapshot) -> UnionTree:
         """Return the merged file system of an active snapshot as it is now; nothing may write to it meanwhile."""
-        layer = DirectoryLayer(active.upper, self._ownership(active.upper), self._userxattr)
-        return self.tree(active.parent).with_top(layer)
+        return self.tree(active.parent).with_top(self._new_layer(active.upper))
 
     def ownership(self, active: ActiveSnapshot) -> Ownership:
         """Return who owns what in the upper directory of an active snapshot."""
@@ -204,9 +203,9 @@ class OverlaySnapshotter:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _failed(f"remove snapshot {name}", error) from error
+            raise failed(f"remove snapshot {name}", error) from error
         finally:
-            _remove_tree(os.path.dirname(doomed))
+            remove_folder(os.path.dirname(doomed))
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names of all committed snapshots, in no order."""
@@ -234,9 +233,11 @@ class OverlaySnapshotter:
     def _layer(self, name: str) -> DirectoryLayer:
         layer = self._layers.get(name)
         if layer is None:
-            directory = self._directory(name)
-            layer = self._layers[name] = DirectoryLayer(directory, self._ownership(directory), self._userxattr)
+            layer = self._layers[name] = self._new_layer(self._directory(name))
         return layer
+
+    def _new_layer(self, directory: str) -> DirectoryLayer:
+        return DirectoryLayer(directory, self._ownership(directory), self._userxattr)
 
     def _forget(self, name: str) -> None:
         self._whole.clear()
@@ -270,7 +271,9 @@ class OverlaySnapshotter:
             return
         status = os.lstat(lower)
         owner = self._ownership(lower).of(b"", status)
-        self._ownership(upper).set_(b"", os.fsencode(upper), owner)
+        ownership = self._ownership(upper)
+        ownership.set_(b"", os.fsencode(upper), owner)
+        ownership.flush()
         os.utime(upper, ns=(status.st_mtime_ns, status.st_mtime_ns))
 
 
@@ -281,14 +284,14 @@ def _remove_work(work: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.rmdir(work + part)
     except OSError:
-        _remove_tree(work)
+        remove_folder(work)
 
 
 def _random_name() -> str:
     return base64.b32encode(os.urandom(_NAME_BYTES)).decode().rstrip("=").lower()
 
 
-def _remove_tree(path: str) -> None:
+def remove_folder(path: str) -> None:
     """Remove a folder with all in it; what can't be removed stays for the session's own clearing."""
     with contextlib.suppress(FileNotFoundError):
         try:
@@ -298,6 +301,7 @@ def _remove_tree(path: str) -> None:
                 remove_tree(os.fsencode(path))
 
 
-def _failed(what: str, error: OSError) -> StoreError:
+def failed(what: str, error: OSError) -> StoreError:
+    """Return the error for something that the store can't do."""
     hint = "free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else None
     return StoreError(f"can't {what}: {error.strerror}", hint=hint)

@@ -21,6 +21,8 @@ class ActiveSnapshot:
         upper: host path of the directory that takes the changes, in overlay format.
         work: host path of overlayfs' work directory, empty, on the same file system as `upper`.
         userxattr: whether overlay attributes are ``user.overlay.*`` (in a user namespace) or ``trusted.overlay.*``.
+        whole: whether `upper` holds the whole file system and not only the changes; then there are no lowers.
+        devices: whether device nodes of layers may be made in it.
     """
 
     key: str
@@ -29,6 +31,8 @@ class ActiveSnapshot:
     upper: str
     work: str
     userxattr: bool
+    whole: bool = False
+    devices: bool = True
 
 
 class Snapshotter(Protocol):
@@ -79,5 +83,5 @@ class Snapshotter(Protocol):
 class OwnershipSource(Protocol):
     """Gives the ownership of a snapshot's directory."""
 
-    def __call__(self, directory: str) -> Ownership:
+    def __call__(self, directory: str, /) -> Ownership:
         """Return the ownership of the snapshot whose files are in `directory`."""

@@ -67,6 +67,9 @@ class CacheStore(Protocol):
     def load(self, key: CacheKey) -> CacheRecord | None:
         """Return the record of a key; None where there is none, or where it can't be read."""
 
+    def others(self, key: CacheKey) -> tuple[CacheRecord, ...]:
+        """Return further records of a key, made elsewhere, for where what the first one needs is gone."""
+
     def save(self, key: CacheKey, record: CacheRecord) -> None:
         """Keep a record in place of an earlier one. Atomic, idempotent."""
 
@@ -83,6 +86,11 @@ class MemoryCacheStore:
     def load(self, key: CacheKey) -> CacheRecord | None:
         """Return the record of a key."""
         return self._records.get(key)
+
+    def others(self, key: CacheKey) -> tuple[CacheRecord, ...]:
+        """Return none."""
+        del key
+        return ()
 
     def save(self, key: CacheKey, record: CacheRecord) -> None:
         """Keep a record."""
@@ -116,6 +124,11 @@ class DirectoryCacheStore:
                 return record
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def others(self, key: CacheKey) -> tuple[CacheRecord, ...]:
+        """Return none: a folder has one record of a key."""
+        del key
+        return ()
 
     def save(self, key: CacheKey, record: CacheRecord) -> None:
         """Keep a record."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from castoff.events import LogEvent, StatusEvent, VertexEvent, VertexState
+from castoff.events import LogEvent, StatusEvent, VertexEvent, VertexState, WarningEvent
 
 if TYPE_CHECKING:
     from castoff.events import Observer
@@ -41,6 +41,10 @@ class VertexProgress:
         """Tell how far a part of the work is, in bytes where they are counted."""
         if self._visible:
             self._observer.status(StatusEvent(self._id, name, time.time(), current, total, done))
+
+    def warn(self, message: str) -> None:
+        """Tell something that the user should know, which does not stop the build."""
+        self._observer.warning(WarningEvent(f"{self._name}: {message}" if self._visible else message))
 
     def log(self, data: bytes, stream: int) -> None:
         """Tell what the vertex's process printed."""

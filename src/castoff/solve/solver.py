@@ -96,6 +96,10 @@ class Solver(Generic[R]):
         """Tell whether a vertex was solved."""
         return vertex.id in self._results
 
+    def keyed(self) -> list[tuple[CacheKey, Vertex[R]]]:
+        """Return the vertices that were solved and have a key, each with it."""
+        return [(key, vertex) for key, (vertex, _record) in self._records.items() if vertex.id in self._results]
+
     def flush(self) -> None:
         """Save the records that have grown since their vertices were solved, such as by a layer that was made."""
         for key, (vertex, saved) in self._records.items():
@@ -211,8 +215,14 @@ class Solver(Generic[R]):
         if not vertex.ignore_cache or key in self._made:
             record = self._cache.load(key)
             result = None if record is None else vertex.op.restore(key, record, inputs)
+            known = record
+            for other in () if result is not None else self._cache.others(key):
+                result = vertex.op.restore(key, other, inputs)
+                if result is not None:
+                    record, known = other, None
+                    break
             if result is not None:
-                self._records[key] = (vertex, record)
+                self._records[key] = (vertex, known)
                 self._tell(vertex, key, inputs, Outcome.CACHED, record)
                 return result, True
             outcome = Outcome.MISSING if record is None else Outcome.LOST

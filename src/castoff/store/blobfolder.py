@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from castoff.store.durability import UnsyncedList
     from castoff.store.session import Session
 
+REPAIR_HINT = "castoff doctor --store --repair removes what is damaged; then build or load the image again"
+"""What to do about a blob that is not what its digest promises."""
+
 _MODE = 0o644
 
 
@@ -102,8 +105,9 @@ class DirectoryBlobStore:
             StoreError: the store can't be written.
         """
         digest = Digest.of(data)
-        if self.size(digest) == len(data):
-            return digest
+        with translated(f"look up the blob {digest}"):
+            if holds(self.path(digest), digest, len(data)):
+                return digest
         with self.writer() as writer:
             writer.write(data)
             return writer.commit(digest)[0]
@@ -228,11 +232,8 @@ class FileBlobWriter:
 
     def _publish(self, digest: Digest) -> None:
         place = self._place(digest)
-        try:
-            if os.stat(place).st_size == self._size:
-                return
-        except FileNotFoundError:
-            pass
+        if holds(place, digest, self._size):
+            return
         os.fchmod(self._file.fileno(), _MODE)
         self._unsynced.note(f"{digest.algorithm}/{digest.hex}")
         try:
@@ -258,6 +259,21 @@ class FileBlobWriter:
         self.close()
 
 
+def holds(path: str, digest: Digest, size: int) -> bool:
+    """Tell whether a file is there and has the bytes of a digest; it is read only where its size is right.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size != size:
+                return False
+            return hashlib.file_digest(file, digest.algorithm).hexdigest() == digest.hex
+    except FileNotFoundError:
+        return False
+
+
 def verified(data: bytes, digest: Digest, limit: int) -> bytes:
     """Return the bytes of a blob if they are what they should be.
 
@@ -274,7 +290,7 @@ def verified(data: bytes, digest: Digest, limit: int) -> bytes:
             f"the blob {digest} in the store is damaged: its bytes have the digest {digest.algorithm}:{actual}",
             expected=str(digest),
             actual=f"{digest.algorithm}:{actual}",
-            hint="remove it with castoff prune and build or load the image again",
+            hint=REPAIR_HINT,
         )
     return data
 

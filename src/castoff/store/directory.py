@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from castoff.store.durability import UnsyncedList
 from castoff.store.failure import store_error, translated
 from castoff.store.imageindex import DirectoryImages
 from castoff.store.locking import exclusive
+from castoff.store.migration import MARK, migrate, write_version
 from castoff.store.replacement import replace_file
 from castoff.store.session import Session
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The version of the store's format that this castoff writes, and the newest that it reads."""
 
-_MARK = "castoff.json"
 _FOLDERS = ("blobs/sha256", "snapshots", "cache", "tmp")
 _NOTE = 8192
 
@@ -57,6 +58,10 @@ class DirectoryStore:
         self.blobs = DirectoryBlobStore(f"{root}/blobs", self.session, self._unsynced, self._bump)
         self.images = DirectoryImages(root, self.blobs, self.sync, self._bump)
 
+    def keep_snapshots_apart(self, kind: str) -> None:
+        """Use a folder for snapshots of one kind, which are of no use to a process whose snapshots are of another."""
+        self.snapshots = f"{self.root}/snapshots-{kind}"
+
     @classmethod
     def open_(cls, root: str, *, create: bool = True) -> DirectoryStore:
         """Open the store in a folder, and make one there if there is none.
@@ -84,6 +89,8 @@ class DirectoryStore:
                 f"the store in {root} has format {version}, and this castoff reads formats up to {FORMAT}",
                 hint="upgrade castoff, or name another folder with --root",
             )
+        elif version < FORMAT:
+            migrate(root, lambda: _version(root) or FORMAT, FORMAT)
         return cls(root)
 
     def session(self, *, holds_blobs: bool = True) -> Session:
@@ -143,6 +150,8 @@ class DirectoryStore:
         """
         with translated("write the store's generation"), exclusive(f"{self.root}/generation.lock"):
             number = self.generation() + 1
+            if not number:  # it could not be read: a number that it can't have had before
+                number = int(time.time())
             replace_file(f"{self.root}/generation", b"%d\n" % number, durable=True, locked=True)
             return number
 
@@ -187,7 +196,7 @@ class DirectoryStore:
 def _version(root: str) -> int | None:
     """Return the format of the store in a folder; None where there is no store."""
     try:
-        with open(f"{root}/{_MARK}", "rb", buffering=0) as file:
+        with open(f"{root}/{MARK}", "rb", buffering=0) as file:
             data = file.read(_NOTE)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -198,7 +207,7 @@ def _version(root: str) -> int | None:
     except (ValueError, KeyError, TypeError):
         version = None
     if not isinstance(version, int) or version < 1:
-        raise StoreError(f"{root}/{_MARK} can't be read", hint="put back a copy of it, or move the store away")
+        raise StoreError(f"{root}/{MARK} can't be read", hint="put back a copy of it, or move the store away")
     return version
 
 
@@ -219,7 +228,7 @@ def _check_free(root: str) -> None:
     except OSError as error:
         raise store_error(error, f"open the store in {root}") from error
     # A castoff that was killed while it made the store has left at most a temporary file of the mark.
-    if any(not name.startswith(f".{_MARK}.") for name in names):
+    if any(not name.startswith(f".{MARK}.") for name in names):
         raise StoreError(
             f"{root} is not empty and is no store of castoff",
             hint="name an empty or a new folder with --root; castoff load reads image layouts of other programs",
@@ -229,8 +238,8 @@ def _check_free(root: str) -> None:
 def _make(root: str) -> None:
     """Make a store, or complete one. The mark comes first and the index last, so that each stop in between shows."""
     os.makedirs(root, 0o700, exist_ok=True)
-    if not os.path.exists(f"{root}/{_MARK}"):
-        replace_file(f"{root}/{_MARK}", dump({"version": FORMAT}) + b"\n", durable=True)
+    if not os.path.exists(f"{root}/{MARK}"):
+        write_version(root, FORMAT)
     with exclusive(f"{root}/index.lock"):
         for folder in _FOLDERS:
             os.makedirs(f"{root}/{folder}", 0o755, exist_ok=True)

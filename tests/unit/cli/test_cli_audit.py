@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from castoff.fs.entry import FileEntry
 from castoff.image.mutate import DraftImage, append_history, append_layer, with_config
 from castoff.inspect.audit.finding import RULES
 from castoff.oci.config import ContainerConfig, History, ImageConfig
+from castoff.oci.descriptor import Descriptor
+from castoff.oci.manifest import Index
 from castoff.oci.platform import Platform
 from castoff.oci.reference import Reference
 from castoff.store.directory import DirectoryStore
@@ -143,3 +146,52 @@ def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run(capsys, "--policy", "/dev/zero", "good")[0] == 2
     assert run(capsys, "--format", "xml", "good")[0] == 2
     assert run(capsys, "nothing")[0] == 6
+
+
+def elf_header(machine: int) -> bytes:
+    """Return a static executable for a machine, with nothing in it."""
+    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, machine, 1, 0x1000, 0, 0, 0, 64, 56, 0, 64, 0, 0)
+    return head + bytes(64)
+
+
+def put_index(root: str, name: str, platforms: tuple[Platform, ...]) -> None:
+    """Put images of several platforms under one name, each with the same program for amd64."""
+    program = elf_header(62)
+    with DirectoryStore.open_(root) as store:
+        manifests = []
+        for platform in platforms:
+            draft = DraftImage(ImageConfig(platform))
+            added = [
+                Added(FileEntry(b"app", 0o100755, size=len(program), data=program)),
+                Added(FileEntry(b"etc/ssl/certs/ca-certificates.crt", 0o100644, size=4, data=b"text")),
+            ]
+            draft = append_layer(draft, layer_of(store.blobs, added), History("", "COPY app /"))
+            draft = with_config(draft, ContainerConfig(user="65532", entrypoint=("/app",)))
+            manifests.append(draft.store(store.blobs, platform))
+        index = Index(tuple(manifests))
+        data = index.to_bytes()
+        store.images.set_(Reference.parse(name), Descriptor(index.media_type, store.blobs.add(data), len(data)), 1.0)
+
+
+def test_an_image_of_several_platforms(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    put_index(root, "many", (Platform("linux", "amd64"), Platform("linux", "arm64", "v8")))
+    code, out, _err = run(capsys, "many", "--platform", "linux/amd64")
+    assert code == 0
+    assert "linux/amd64)" in out.splitlines()[0]
+    # The program was built with GOARCH=amd64, whatever the platform: nothing but this shows it before it is started.
+    code, out, _err = run(capsys, "many", "--platform", "linux/arm64", "--format", "json")
+    assert code == 1
+    assert {finding["Rule"] for finding in json.loads(out)["Findings"]} == {"entrypoint-architecture"}
+    code, _out, err = run(capsys, "many", "--platform", "linux/s390x")
+    assert code == 6
+    assert "linux/amd64" in err
+
+
+def test_the_platform_of_this_machine_is_taken_where_none_is_said(
+    root: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = Platform.host()
+    other = Platform("linux", "s390x" if host.architecture != "s390x" else "amd64")
+    put_index(root, "many", (other, host))
+    _code, out, _err = run(capsys, "many", "--format", "json")
+    assert json.loads(out)["Facts"]["Platform"] == str(host)

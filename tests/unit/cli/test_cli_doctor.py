@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from castoff.cli.doctor import report, tier_of
+from castoff.cli.doctor import report
 from castoff.cli.main import main
 from castoff.sandbox.probe import Fact
 
@@ -29,18 +29,12 @@ def test_what_is_lacking_has_a_remedy() -> None:
     )
 
 
-def test_tier_in_force() -> None:
-    assert tier_of([FINE, OPTIONAL], root=True) == "root"
-    assert tier_of([FINE, OPTIONAL], root=False) == "subuid"
-    assert tier_of([FINE, LACKING], root=True) == "none"
-
-
 def test_doctor_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["--root", str(tmp_path / "store"), "doctor", "--format", "json"])
     value = json.loads(capsys.readouterr().out)
     assert code == (4 if value["Tier"] == "none" else 0)
     assert value["Store"] == str(tmp_path / "store")
-    assert {"kernel", "overlay", "seccomp", "gpgv"} <= {fact["Feature"] for fact in value["Facts"]}
+    assert {"kernel", "tier", "seccomp", "gpgv"} <= {fact["Feature"] for fact in value["Facts"]}
     assert list(tmp_path.iterdir()) == []
     assert main(["--root", str(tmp_path / "store"), "doctor"]) == code
     assert "RUN: " in capsys.readouterr().out

@@ -32,7 +32,7 @@ def test_place_with_columns_has_a_caret() -> None:
         "unknown instruction RUNN", hint="did you mean RUN?", location=SourceRange("Dockerfile", 4, 4, 1, 5)
     )
     assert shown(error) == (
-        "error: unknown instruction RUNN\n"
+        "error: unknown instruction RUNN (did you mean RUN?)\n"
         "Dockerfile:4\n"
         "--------------------\n"
         "   2 |     WORKDIR /build\n"
@@ -42,7 +42,6 @@ def test_place_with_columns_has_a_caret() -> None:
         "   5 |     COPY main.go .\n"
         "   6 |     USER x\n"
         "--------------------\n"
-        "hint: did you mean RUN?\n"
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from castoff.cli import prune as verb
 from castoff.cli.main import main
 from castoff.errors import UsageError
+from castoff.sandbox.userns import Tier
 from castoff.store.directory import DirectoryStore
 from castoff.testing.random_images import random_image
 
@@ -26,15 +27,11 @@ class Terminal(io.StringIO):
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path = str(tmp_path / "store")
     monkeypatch.setenv("CASTOFF_ROOT", path)
-    monkeypatch.setattr(verb, "enter_namespace", lambda _environ: _Tier())
+    monkeypatch.setattr(verb, "enter_namespace", lambda _environ: Tier("root", (), (), userxattr=False))
     with DirectoryStore.open_(path) as store:
         random_image(store, "app:1", seed=1)
         store.images.keep(random_image(store, seed=2), 1000.0)
     return path
-
-
-class _Tier:
-    userxattr = False
 
 
 def images(root: str) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+import resource
+from typing import TYPE_CHECKING, BinaryIO
 
 from castoff.containers.logs import CURRENT, OLD, LogLine, LogWriter, follow_log, read_log
 
@@ -90,3 +91,75 @@ def test_following_through_a_rotation(tmp_path: Path, monkeypatch: pytest.Monkey
     log.write("stdout", b"before\n")
     seen = texts(list(follow_log(str(tmp_path), alive)))
     assert seen == [b"before\n", *(b"line %d\n" % number for number in range(40))]
+
+
+def test_any_bytes_are_kept(tmp_path: Path) -> None:
+    data = [bytes([number]) for number in range(256) if number != 10]
+    data += ["äöü€\U0001f600 \u2028".encode(), b'"\\n\\"', b"\xed\xb2\x80", b""]
+    log = LogWriter(str(tmp_path))
+    for text in data:
+        log.write("stdout", text + b"\n")
+    log.write("stderr", b"\n".join(data) + b"\n")
+    log.close()
+    lines = read_log(str(tmp_path))
+    assert texts(lines) == [text + b"\n" for text in data] * 2
+    assert [line.stream for line in lines] == ["stdout"] * len(data) + ["stderr"] * len(data)
+
+
+def test_full_disk_loses_lines_and_spoils_none(tmp_path: Path) -> None:
+    log = LogWriter(str(tmp_path))
+    log.write("stdout", b"first\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk, the kernel takes a part of the line first, and then nothing.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(tmp_path / CURRENT) + 20, hard))
+    try:
+        log.write("stdout", b"lost\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.write("stdout", b"last\n")
+    log.close()
+    assert texts(read_log(str(tmp_path))) == [b"first\n", b"last\n"]
+    assert (tmp_path / CURRENT).read_bytes().count(b"\n") == 2
+
+
+def test_half_a_line_of_a_killed_monitor_does_not_spoil_the_next(tmp_path: Path) -> None:
+    log = LogWriter(str(tmp_path))
+    log.write("stdout", b"before\n")
+    log.close()
+    with open(tmp_path / CURRENT, "ab") as file:
+        file.write(b'{"log":"hal')
+    log = LogWriter(str(tmp_path))
+    log.write("stdout", b"after\n")
+    log.close()
+    assert texts(read_log(str(tmp_path))) == [b"before\n", b"after\n"]
+
+
+def test_log_goes_on_where_it_can_not_be_rotated(tmp_path: Path) -> None:
+    (tmp_path / OLD / "in the way").mkdir(parents=True)
+    log = LogWriter(str(tmp_path), max_bytes=300)
+    for number in range(10):
+        log.write("stdout", b"line %d\n" % number)
+    (tmp_path / OLD / "in the way").rmdir()
+    (tmp_path / OLD).rmdir()
+    log.write("stdout", b"new\n")
+    log.close()
+    assert texts(read_log(str(tmp_path)))[-1] == b"new\n"
+
+
+def test_nothing_is_read_twice_when_a_file_is_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from castoff.containers import logs
+
+    writer = LogWriter(str(tmp_path), max_bytes=700)
+    writer.write("stdout", b"one\n")
+    open_ = logs._try_open
+
+    def replace_first(path: str) -> BinaryIO | None:
+        if path.endswith(OLD):
+            os.rename(tmp_path / CURRENT, tmp_path / OLD)
+        return open_(path)
+
+    monkeypatch.setattr(logs, "_try_open", replace_first)
+    assert texts(read_log(str(tmp_path))) == [b"one\n"]
+    writer.close()

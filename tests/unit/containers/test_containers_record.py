@@ -58,7 +58,7 @@ def test_record_is_read_as_it_was_written() -> None:
 
 
 def test_state_is_read_as_it_was_written() -> None:
-    state = ContainerState("running", 5, 6, 7, 1.0, ports=("1:2/tcp",), health="starting")
+    state = ContainerState("running", 5, 6, 7.0, 1.0, ports=("1:2/tcp",), health="starting")
     assert ContainerState.from_json(json.loads(json.dumps(state.to_json()))) == state
     ended = state.ended(3)
     assert (ended.status, ended.exit_code, ended.pid, ended.ports, ended.is_live) == ("exited", 3, 0, (), False)
@@ -141,7 +141,8 @@ def test_monitor_that_is_gone_shows(tmp_path: Path) -> None:
 
 def test_running_container_can_not_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     container, _ = make(ContainerStore(str(tmp_path)))
-    monkeypatch.setattr("castoff.containers.containerstore._PAUSE", 0)
+    container.write_state(ContainerState("running"))
+    monkeypatch.setattr("castoff.containers.containerstore._LIVE_TIMEOUT", 0)
     with pytest.raises(UsageError, match="is running"):
         container.take()
 

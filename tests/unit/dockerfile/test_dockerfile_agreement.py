@@ -49,6 +49,7 @@ def theirs(text: str) -> Rows | None:
 
 _ESCAPE = re.compile(r"(?i)^[ \t]*#[ \t]*escape[ \t]*=[ \t]*`", re.MULTILINE)
 _CHECK = re.compile(r"(?i)^[ \t]*#[ \t]*check[ \t]*=", re.MULTILINE)
+_DIRECTIVE = re.compile(r"(?i)^[ \t]*#[ \t]*(?:check|escape|syntax)[ \t]*=", re.MULTILINE)
 _HEREDOC_BLANK = re.compile(r"<<-?[ \t\r]")
 _AFTER_ARRAY = re.compile(r"\][ \t]*\S")
 EXAMPLES = int(os.environ.get("CASTOFF_FUZZ_EXAMPLES", "0"))
@@ -58,11 +59,12 @@ def is_told_apart(text: str) -> bool:
     """Say whether a text may be read in another way by the wrapped version, which is older than the dialect.
 
     It takes text after a JSON array and no blank between ``<<`` and a name, and a backslash escapes in flags there
-    whatever ``# escape=`` says. It does not know ``# check=``, so it lets it be repeated. Its words end at a zero byte.
+    whatever ``# escape=`` says. It does not know ``# check=``, so directives end there, and none that follows is one
+    too many. Its words end at a zero byte.
     """
     if "\0" in text or "\\u0000" in text:
         return True
-    if (_ESCAPE.search(text) and "--" in text) or len(_CHECK.findall(text)) > 1:
+    if (_ESCAPE.search(text) and "--" in text) or (_CHECK.search(text) and len(_DIRECTIVE.findall(text)) > 1):
         return True
     return bool(_HEREDOC_BLANK.search(text) or _AFTER_ARRAY.search(text))
 

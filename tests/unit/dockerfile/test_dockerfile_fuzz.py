@@ -190,6 +190,11 @@ def file(text: str) -> Callable[[], object]:
     return work
 
 
+def planned(text: str) -> Callable[[], object]:
+    data = text.encode()
+    return lambda: plan(parse(data), PlanRequest(), Images())
+
+
 def word(text: str, **env: str) -> Callable[[], object]:
     return lambda: WordLexer().expand(text, env)
 
@@ -206,6 +211,13 @@ GROWING: dict[str, Callable[[int], Callable[[], object]]] = {
     ),
     "arguments and stages": lambda n: file("".join(f"ARG a{i}=1\n" for i in range(n)) + "FROM $a0\n" * n),
     "variables": lambda n: file("FROM scratch\n" + "".join(f"ENV variable{i}=$x{i}\n" for i in range(4 * n))),
+    "planned variables": lambda n: planned("FROM scratch\n" + "".join(f"ENV variable{i}=x\n" for i in range(4 * n))),
+    "planned labels": lambda n: planned("FROM scratch\n" + "".join(f"LABEL label{i}=x\n" for i in range(4 * n))),
+    "planned ports": lambda n: planned("FROM scratch\n" + "".join(f"EXPOSE {i + 1}\n" for i in range(4 * n))),
+    "planned stages": lambda n: planned(
+        "FROM scratch AS s0\n" + "".join(f"FROM s{i} AS s{i + 1}\nONBUILD ENV a=b\n" for i in range(n))
+    ),
+    "planned commands": lambda n: planned("FROM a\n" + "ARG b=c\nRUN x $b\n" * n),
     "triggers": lambda n: file("FROM scratch AS a\n" + "ONBUILD ENV a=b\n" * n + "FROM a\n"),
     "continuations": lambda n: file("FROM a\nRUN \\\n" + "b \\\n" * n + "c"),
     "comments": lambda n: file("FROM a\nRUN \\\n" + "# b\n" * n + "\n" * n + "# check=skip=all\n" * n + "USER c"),

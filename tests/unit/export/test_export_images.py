@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from castoff.errors import BlobNotFoundError, ExportError, InvalidImageError, StoreError
+from castoff.errors import BlobNotFoundError, DigestMismatchError, ExportError, InvalidImageError, StoreError
 from castoff.events import NullObserver, StatusEvent
 from castoff.export.archive import DockerArchiveExporter
 from castoff.export.exporter import ImageResult
 from castoff.export.layout import LayoutExporter
+from castoff.export.placement import new_file
 from castoff.image.image import StoredImage
 from castoff.oci.digest import Digest
 from castoff.oci.reference import Reference
@@ -317,3 +318,57 @@ def test_a_document_that_is_no_manifest(store: MemoryStore, tmp_path: Path) -> N
     with pytest.raises(InvalidImageError):
         LayoutExporter(str(tmp_path / "o")).export(result(store, bad, "a"), NullObserver())
     assert Digest.of(data) == bad.digest
+
+
+@pytest.mark.parametrize("form", ["archive", "folder", "docker"])
+def test_a_damaged_blob_is_never_shipped(tmp_path: Path, form: str) -> None:
+    target = tmp_path / "o"
+    target.mkdir()
+    with DirectoryStore.open_(str(tmp_path / "store")) as store:
+        image = random_image(store)
+        with open(store.blobs.path(StoredImage(store.blobs, image).layers()[0].descriptor.digest), "r+b") as file:
+            file.write(b"\xa5\xa5")
+        exporter = (
+            DockerArchiveExporter(str(target / "o"))
+            if form == "docker"
+            else LayoutExporter(str(target / "o"), tar=form == "archive")
+        )
+        with pytest.raises(DigestMismatchError, match="is damaged"):
+            exporter.export(result(store, image, "a"), NullObserver())
+    assert os.listdir(target) == []
+
+
+def test_a_damaged_blob_of_a_layout_folder_is_written_anew(store: MemoryStore, tmp_path: Path) -> None:
+    image = random_image(store)
+    LayoutExporter(str(tmp_path / "o"), tar=False).export(result(store, image, "a"), NullObserver())
+    before = read_folder(tmp_path)
+    digest = StoredImage(store.blobs, image).layers()[0].descriptor.digest
+    with open(tmp_path / "o" / "blobs" / "sha256" / digest.hex, "r+b") as file:
+        file.write(b"\xa5\xa5")
+    LayoutExporter(str(tmp_path / "o"), tar=False).export(result(store, image, "a"), NullObserver())
+    assert read_folder(tmp_path) == before
+
+
+def test_what_a_killed_export_left_is_swept_and_nothing_else(store: MemoryStore, tmp_path: Path) -> None:
+    mark = ".castoff-0123456789ab"
+    living, path = new_file(str(tmp_path / "o"))
+    kept = {os.path.basename(path), f".other{mark}", ".o.0123456789ab", ".o.castoff-notes", f".o{mark}.txt"}
+    for name in kept - {os.path.basename(path)}:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / f".o{mark}").write_text("left")
+    (tmp_path / ".o.castoff-ba9876543210").mkdir()
+    (tmp_path / ".o.castoff-ba9876543210" / "f").write_text("left")
+    LayoutExporter(str(tmp_path / "o")).export(result(store, random_image(store), "a"), NullObserver())
+    assert set(os.listdir(tmp_path)) == kept | {"o"}
+    os.close(living)
+    LayoutExporter(str(tmp_path / "o")).export(result(store, random_image(store), "a"), NullObserver())
+    assert set(os.listdir(tmp_path)) == (kept | {"o"}) - {os.path.basename(path)}
+
+
+def test_names_of_many_bytes(store: MemoryStore, tmp_path: Path) -> None:
+    name = "\N{SNOWMAN}" * 80
+    LayoutExporter(str(tmp_path / name)).export(result(store, random_image(store), "a"), NullObserver())
+    LayoutExporter(str(tmp_path / (name + "f")), tar=False).export(
+        result(store, random_image(store), "a"), NullObserver()
+    )
+    assert sorted(os.listdir(tmp_path)) == [name, name + "f"]

@@ -9,7 +9,7 @@ import pytest
 from castoff.errors import ContextError
 from castoff.fs.entry import FileEntry
 from castoff.fs.union import EntryLayer, UnionTree
-from castoff.image.users import ExecUser, Owner, exec_user, has_names, owner, owner_or_root
+from castoff.image.users import ExecUser, Owner, exec_user, has_names, owner, unknown_names
 
 PASSWD = b"""# comment:x:1:1
 root:x:0:0:root:/root:/bin/sh
@@ -53,23 +53,31 @@ def image(passwd: bytes | None = PASSWD, group: bytes | None = GROUP) -> UnionTr
 )
 def test_owners(text: str, expected: tuple[int, int]) -> None:
     assert owner(image(), text) == Owner(*expected)
-    assert owner_or_root(image(), text) == Owner(*expected)
+    assert unknown_names(image(), text) == ()
 
 
 @pytest.mark.parametrize(
     "text", ["nobody", "web:nobody", "1:nobody", "broken", "minus", "huge", "long", "4294967295", "9" * 6000, "-1", "٣"]
 )
-def test_unknown_owners_are_errors_and_root_for_a_workdir(text: str) -> None:
-    with pytest.raises(ContextError, match=r"no (user|group) "):
-        owner(image(), text)
-    assert 0 in owner_or_root(image(), text)
+def test_unknown_owners_are_root_and_told(text: str) -> None:
+    assert 0 in owner(image(), text)
+    (name,) = unknown_names(image(), text)
+    assert name.startswith(("user ", "group "))
+    assert repr(text.rpartition(":")[2]) in name
+
+
+def test_a_process_of_an_unknown_user_is_an_error() -> None:
+    for text in ("nobody", "web:nobody", "1:nobody"):
+        with pytest.raises(ContextError, match=r"no (user|group) "):
+            exec_user(image(), text)
 
 
 def test_an_image_without_files_knows_numbers_only() -> None:
     bare = image(None, None)
     assert owner(bare, "5:6") == Owner(5, 6)
-    assert owner_or_root(bare, "web:staff") == Owner(0, 0)
-    assert exec_user(bare, "5") == ExecUser(5, 0)
+    assert owner(bare, "web:staff") == Owner(0, 0)
+    assert len(unknown_names(bare, "web:staff")) == 2
+    assert exec_user(bare, "5") == ExecUser(5, 0, (0,))
     with pytest.raises(ContextError, match="/etc/passwd"):
         exec_user(bare, "web")
 
@@ -80,17 +88,16 @@ def test_files_that_are_links_are_followed_within_the_image_and_folders_have_no_
     folder = FileEntry(b"etc/group", stat.S_IFDIR | 0o755)
     tree = UnionTree([EntryLayer([link, data, folder])])
     assert owner(tree, "web") == Owner(33, 34)
-    with pytest.raises(ContextError, match="/etc/group"):
-        owner(tree, "web:staff")
+    assert unknown_names(tree, "web:staff") == ("group 'staff' in the image's /etc/group",)
 
 
 def test_processes_get_home_name_and_supplementary_groups() -> None:
-    assert exec_user(image(), "web") == ExecUser(33, 34, (10, 50), "/var/www", "web")
-    assert exec_user(image(), "33") == ExecUser(33, 34, (10, 50), "/var/www", "web")
-    assert exec_user(image(), "web:staff") == ExecUser(33, 50, (), "/var/www", "web")
-    assert exec_user(image(), "") == ExecUser(0, 0, (10,), "/root", "root")
-    assert exec_user(image(), "1234") == ExecUser(1234, 0)
-    assert exec_user(image(), "bare") == ExecUser(40, 41, (), "", "bare")
+    assert exec_user(image(), "web") == ExecUser(33, 34, (34, 10, 50), "/var/www", "web")
+    assert exec_user(image(), "33") == ExecUser(33, 34, (34, 10, 50), "/var/www", "web")
+    assert exec_user(image(), "web:staff") == ExecUser(33, 50, (50,), "/var/www", "web")
+    assert exec_user(image(), "") == ExecUser(0, 0, (0, 10), "/root", "root")
+    assert exec_user(image(), "1234") == ExecUser(1234, 0, (0,))
+    assert exec_user(image(), "bare") == ExecUser(40, 41, (41,), "", "bare")
 
 
 def test_names_are_told_from_numbers() -> None:

@@ -288,6 +288,8 @@ def test_no_file_takes_long_to_look_at(name: str, line: bytes) -> None:
 
 
 def test_long_links_lead_nowhere(tmp_path: Path) -> None:
-    changes = (file("bin/tool", elf(), 0o755), link("bin/sh", "/" + "./" * 2100 + "bin/tool"))
+    target = "/" + "./" * 2043 + "bin//tool"
+    assert len(target) == 4096  # the longest that an archive may hold, and one byte more than the kernel follows
+    changes = (file("bin/tool", elf(), 0o755), link("bin/sh", target))
     image = image_of(MemoryStore().blobs, [Step("COPY . /", changes)], ContainerConfig(user="1"))
     assert not [each for each in audit(image, Scratch(str(tmp_path))).findings if each.rule.id == "shell"]

@@ -247,7 +247,9 @@ HOSTILE: dict[str, tuple[list[Member], str]] = {
     "the root as a link": ([symlink(".", "/etc")], "root"),
     "an empty link": ([symlink("a", "")], "target"),
     "a name that is too long": ([file("n" * 300)], "path"),
-    "a path that is too long": ([file("/".join(["d" * 200] * 30))], "path"),
+    "a time that no file can have": ([file("a", mtime=1 << 70)], "time"),
+    "a time before all time": ([file("a", pax_headers={"mtime": "-99999999999999999999"})], "time"),
+    "a path that is too long": ([file("/".join(["d" * 200] * 30))], "more than 4096 bytes"),
 }  # fmt: skip
 
 

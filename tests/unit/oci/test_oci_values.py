@@ -119,6 +119,7 @@ def test_an_upper_case_repository_is_hinted_at() -> None:
         ("linux/i386", "linux/386"),
         ("arm64", "linux/arm64"),
         ("macos/arm64", "darwin/arm64"),
+        ("Windows(10.0.17763)/x86_64", "windows(10.0.17763)/amd64"),
     ],
 )
 def test_platforms(text: str, normal: str) -> None:
@@ -128,7 +129,9 @@ def test_platforms(text: str, normal: str) -> None:
     assert Platform.from_json(platform.to_json()) == platform
 
 
-@pytest.mark.parametrize("text", ["", "/", "linux/", "a/b/c/d", "linux/am d64", "linux/amd64/"])
+@pytest.mark.parametrize(
+    "text", ["", "/", "linux/", "windows()/amd64", "windows(1/amd64", "a/b/c/d", "linux/am d64", "linux/amd64/"]
+)
 def test_wrong_platforms(text: str) -> None:
     with pytest.raises(InvalidReferenceError):
         Platform.parse(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from castoff.context.digests import DigestCache
 from castoff.context.ignore import IgnorePatterns
 from castoff.context.local import LocalContext
-from castoff.events import NullObserver
+from castoff.events import NullObserver, WarningEvent
 from castoff.fs.changes import Added, Opaque
 from castoff.fs.entry import FileEntry
 from castoff.fs.union import EntryLayer, UnionTree
@@ -81,6 +81,16 @@ def hard_link(target: str) -> dict[str, Any]:
     return {"type": tarfile.LNKTYPE, "linkname": target}
 
 
+class _Warnings(NullObserver):
+    """Keeps the warnings that operations give."""
+
+    def __init__(self, messages: list[str]) -> None:
+        self._messages = messages
+
+    def warning(self, event: WarningEvent) -> None:
+        self._messages.append(event.message)
+
+
 class OpsRig:
     """A store in a folder, and operations on it."""
 
@@ -92,7 +102,8 @@ class OpsRig:
         cache = DirectoryCacheStore(f"{self.store.cache}/records")
         storage = Storage(self.store, session, snapshotter, cache, True)
         self.workspace = Workspace(storage, LayerVariant(), _no_executor)
-        self.progress = VertexProgress(NullObserver(), "v", "step")
+        self.warnings: list[str] = []
+        self.progress = VertexProgress(_Warnings(self.warnings), "v", "step")
         self._made = 0
 
     def filesystem(self, *entries: FileEntry) -> FileSystem:

@@ -110,8 +110,18 @@ def test_owners_are_looked_up_in_the_image_and_cover_all_that_is_made(rig: OpsRi
     for chown, owner in (("web", "33:34"), ("web:staff", "33:50"), ("8", "8:8"), ("8:staff", "8:50")):
         result = rows(layer_of(rig.copy(source, below, sources=("src",), dest="/n/m", chown=chown)))
         assert [row.split()[-1] for row in result] == [owner] * len(result)
-    with pytest.raises(ContextError, match="no user 'nobody'"):
-        rig.copy(source, below, sources=("src",), dest="/n", chown="nobody")
+
+
+def test_an_owner_that_the_image_lacks_is_root_and_a_warning(rig: OpsRig) -> None:
+    below = rig.filesystem(file_("etc/passwd", PASSWD), file_("etc/group", GROUP))
+    for chown, owner in (("nobody", "0:0"), ("web:nobody", "33:0"), ("nobody:staff", "0:50")):
+        result = rows(layer_of(rig.copy(rig.filesystem(*SOURCE), below, sources=("src",), dest="/n", chown=chown)))
+        assert [row.split()[-1] for row in result] == [owner] * len(result)
+    assert [message.partition(": ")[2] for message in rig.warnings] == [
+        "--chown=nobody: there is no user 'nobody' in the image's /etc/passwd, so root is taken",
+        "--chown=web:nobody: there is no group 'nobody' in the image's /etc/group, so root is taken",
+        "--chown=nobody:staff: there is no user 'nobody' in the image's /etc/passwd, so root is taken",
+    ]
 
 
 def test_chmod_covers_files_directories_and_octal_the_parents_that_are_made(rig: OpsRig) -> None:

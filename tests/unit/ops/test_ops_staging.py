@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from ops_rig import file_, folder, link, union
 
 from castoff.errors import ContextError
 from castoff.fs.changes import Added, Opaque
+from castoff.fs.entry import FileEntry
 from castoff.image.users import Owner
 from castoff.ops.staging import Staging
 
@@ -108,3 +111,39 @@ def test_siblings_are_sorted_part_by_part() -> None:
     for path in ("a-b", "a", "a/z", "a.c"):
         staging.put(folder(path) if path == "a" else file_(path))
     assert described(staging) == ["d a", "f a/z", "f a-b", "f a.c"]
+
+
+class Counted(dict[bytes, FileEntry]):
+    """Entries that count how often all of them are gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_replacing_many_does_not_go_through_all_that_is_there_each_time() -> None:
+    staging = Staging(union(*(file_(f"f{number}") for number in range(100))))
+    staging._entries = entries = Counted()
+    for number in range(100):
+        staging.replace(file_(f"f{number}"))
+    for number in range(50):
+        staging.make_directories(f"d{number}/a/b".encode(), Owner(0, 0))
+        staging.put(file_(f"d{number}/a/b/c"))
+        staging.replace(file_(f"d{number}"))
+    assert entries.passes <= 1
+    assert sorted(entries) == sorted([*(b"f%d" % n for n in range(100)), *(b"d%d" % n for n in range(50))])
+
+
+def test_what_was_staged_below_a_directory_goes_with_it_and_may_come_again() -> None:
+    staging = Staging(union(folder("d"), file_("d/old")))
+    staging.put(file_("d/new"))
+    staging.replace(file_("d"))
+    assert staging.lstat(b"d/old") is None
+    assert staging.lstat(b"d/new") is None
+    staging.replace(folder("d"))
+    staging.put(file_("d/again"))
+    staging.make_directories(b"d/e/f", Owner(0, 0))
+    staging.replace(file_("d/e"))
+    assert described(staging) == ["d d", "opaque d", "f d/again", "f d/e"]

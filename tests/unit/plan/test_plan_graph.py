@@ -189,7 +189,25 @@ def test_the_epoch_of_a_build() -> None:
     assert planned("FROM bare", epoch=5).epoch == 5
     assert planned("ARG SOURCE_DATE_EPOCH=7\nFROM bare").epoch == 7
     assert planned("ARG SOURCE_DATE_EPOCH=7\nFROM bare", build_args=(("SOURCE_DATE_EPOCH", "8"),), epoch=5).epoch == 8
-    assert planned("FROM bare AS x", build_args=(("SOURCE_DATE_EPOCH", "x"),)).epoch is None
+    added = "FROM scratch AS x\nARG A=host\nADD http://$A/f /\nFROM bare"
+    assert planned(added, build_args=(("SOURCE_DATE_EPOCH", "x"),)).epoch is None
+    asked: list[str] = []
+
+    def time_of(source: str) -> int:
+        asked.append(source)
+        return 9
+
+    assert planned(added, build_args=(("SOURCE_DATE_EPOCH", "x"),), source_time=time_of).epoch == 9
+    assert asked == ["http://host/f"]
+    for stage, problem in (
+        ("FROM bare AS x\nADD http://h/f /", "must use FROM scratch"),
+        ("FROM scratch AS x\nCOPY a /", "does not meet source-only requirements: unsupported COPY instruction"),
+        ("FROM scratch AS x", "exactly one remote ADD$"),
+        ("FROM scratch AS x\nADD http://h/f http://h/g /", "exactly one remote ADD source"),
+        ("FROM scratch AS x\nADD f /", r"single HTTP\(S\) or Git ADD"),
+    ):
+        with pytest.raises(PlanError, match=problem):
+            planned(f"ARG SOURCE_DATE_EPOCH=x\n{stage}\nFROM bare")
     with pytest.raises(PlanError, match="invalid SOURCE_DATE_EPOCH: soon"):
         planned("FROM bare", build_args=(("SOURCE_DATE_EPOCH", "soon"),))
 

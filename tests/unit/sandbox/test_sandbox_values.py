@@ -12,7 +12,7 @@ import pytest
 
 from castoff.errors import SandboxError, SyscallError, UnsupportedError, UsageError
 from castoff.mount import Mount, MountKind
-from castoff.sandbox import userns
+from castoff.sandbox import obstacles
 from castoff.sandbox.probe import probe
 from castoff.sandbox.spec import ProcessSpec, RootSpec
 from castoff.sandbox.userns import IdRange, current_tier, enter_user_namespace, subordinate_ranges
@@ -95,12 +95,17 @@ def test_modes() -> None:
         ({"/proc/sys/kernel/unprivileged_userns_clone": "0"}, "unprivileged_userns_clone=1"),
         ({"/proc/sys/user/max_user_namespaces": "0"}, "max_user_namespaces"),
         ({"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"}, "AppArmor"),
+        ({"/proc/self/status": "Name: x\nSeccomp:\t2\n"}, "seccompProfile.type: Unconfined"),
+        ({"/proc/self/attr/current": "docker-default (enforce)"}, "appArmorProfile.type: Unconfined"),
         ({}, "outside"),
     ],
 )
 def test_remedies(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], word: str) -> None:
-    monkeypatch.setattr(userns, "read_setting", lambda path: settings.get(path, ""))
-    assert word in userns.user_namespace_remedy()
+    monkeypatch.setattr(obstacles, "read_setting", lambda path: settings.get(path, ""))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    obstacle = obstacles.namespace_obstacle(errno.EPERM)
+    assert obstacle.fact
+    assert word in obstacle.remedy
 
 
 def test_setup_errors() -> None:
@@ -117,9 +122,10 @@ def test_setup_errors() -> None:
 
 
 def test_probe_gives_facts_and_leaves_nothing(tmp_path: Path) -> None:
-    facts = probe(str(tmp_path / "not" / "yet"))
+    tier, facts = probe(str(tmp_path / "not" / "yet"))
+    assert tier in ("root", "subuid", "single", "chroot", "none")
     names = [fact.feature for fact in facts]
-    assert {"kernel", "user namespaces", "overlay", "seccomp", "pasta", "cgroups"} <= set(names)
+    assert {"kernel", "tier", "seccomp", "pasta", "cgroups"} <= set(names)
     assert len(names) == len(set(names))
     assert all(fact.fact for fact in facts)
     assert list(tmp_path.iterdir()) == []

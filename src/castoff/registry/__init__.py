@@ -1,0 +1,1 @@
+"""Registries over the OCI distribution protocol: the client, its credentials and its configuration."""
