@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -44,6 +45,11 @@ def await_count(word: str, count: int) -> list[int]:
     return found
 
 
+def new_tag() -> str:
+    """Return a word that no other process has, those of another run of these tests included."""
+    return f"tag-{uuid.uuid4().hex}"
+
+
 def start(rig: Rig, tag: str) -> subprocess.Popen[str]:
     """Start castoff's part with a step that has a child; all are marked with a tag."""
     step = rig.step("sh", "-c", f"sh -c 'sleep 1000; : {tag}' & sleep 1000; : {tag}")
@@ -64,20 +70,22 @@ def start(rig: Rig, tag: str) -> subprocess.Popen[str]:
 
 
 def test_killed_castoff_leaves_nothing(rig: Rig) -> None:
-    process = start(rig, "tag-killed-castoff")
+    tag = new_tag()
+    process = start(rig, tag)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert await_count("tag-killed-castoff", 0) == []
+    assert await_count(tag, 0) == []
     assert await_count(rig.state, 0) == []  # the fork server, which has the folder among its arguments
     assert os.listdir(rig.state) == []
 
 
 def test_killed_server_leaves_no_process(rig: Rig) -> None:
-    process = start(rig, "tag-killed-server")
+    tag = new_tag()
+    process = start(rig, tag)
     servers = processes_with(rig.state)
     assert len(servers) == 1
     os.kill(servers[0], signal.SIGKILL)
-    assert await_count("tag-killed-server", 0) == []
+    assert await_count(tag, 0) == []
     process.wait(20)
     for name in os.listdir(rig.state):
         subprocess.run(["rm", "-rf", os.path.join(rig.state, name)], check=True)
@@ -85,10 +93,11 @@ def test_killed_server_leaves_no_process(rig: Rig) -> None:
 
 def test_interrupt_of_the_terminal_does_not_reach_steps(rig: Rig) -> None:
     """The fork server has a session of its own: it is castoff that decides what a ^C means."""
-    process = start(rig, "tag-session")
-    steps = processes_with("tag-session")
+    tag = new_tag()
+    process = start(rig, tag)
+    steps = processes_with(tag)
     assert all(os.getsid(pid) not in (os.getsid(0), os.getsid(process.pid)) for pid in steps)
     process.kill()
     process.wait()
-    assert await_count("tag-session", 0) == []
+    assert await_count(tag, 0) == []
     assert await_count(rig.state, 0) == []
