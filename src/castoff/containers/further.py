@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 from castoff.linux import syscalls
+from castoff.sandbox.interpreter import start_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,8 +82,8 @@ class Further:
         try:
             with open(memory, "wb", closefd=False) as file:
                 file.write(json.dumps(request).encode())
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", script, source, str(memory), str(first)],
+            self._process = start_python(
+                ["-I", "-S", script, source, str(memory), str(first)],
                 stdin=stdio[0],
                 stdout=stdio[1],
                 stderr=stdio[2],

@@ -96,10 +96,16 @@ class Launcher:
         os.umask(request["umask"])
 
     def _change_directory(self) -> None:
-        """Enter the working directory, still as root: as elsewhere, the user need not be able to read it."""
+        """Enter the working directory, still as root: as elsewhere, the user need not be able to read it.
+
+        It is the image's to name, and this process has descriptors of the host yet: no magic link is followed.
+        """
         cwd: bytes = self._request["cwd"]
+        flags = os.O_PATH | os.O_DIRECTORY
         try:
-            os.chdir(cwd)
+            folder = syscalls.openat2(syscalls.AT_FDCWD, cwd, flags, 0, syscalls.RESOLVE_NO_MAGICLINKS)
+            os.fchdir(folder)
+            os.close(folder)
         except OSError as error:
             _end(f'working directory "{os.fsdecode(cwd)}": {_strerror(error)}', _NOT_EXECUTABLE)
 

@@ -40,6 +40,9 @@ _MASKED = (
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
     "/proc/latency_stats",
     "/proc/sched_debug",
     "/proc/scsi",
@@ -82,7 +85,7 @@ class RootBuilder:
         syscalls.pivot_root(".", ".")
         syscalls.umount(".", syscalls.MNT_DETACH)
         os.chdir("/")
-        self._attach_proc(sources.pop("/proc"))
+        proc = sources.pop("/proc")
         self._mount_dev(sources)
         self.step = "mount /sys"
         self._attach(sources.pop("/sys"), "/sys", is_folder=True)
@@ -90,6 +93,8 @@ class RootBuilder:
             self.step = f"mount {path}"
             self._attach(sources.pop(path), path, is_folder=False)
         self._mount_further(sources)
+        # Last: by its magic links a symbolic link of the image would lead a mount out of the root.
+        self._attach_proc(proc)
         if not request["privileged"]:
             self._mask()
         if request["readonly"]:
@@ -130,10 +135,11 @@ class RootBuilder:
             trees["/sys"] = self._new_file_system("sysfs", read_only=read_only)
         for name in _DEVICES:
             self.step = f"open /dev/{name}"
-            trees["/dev/" + name] = self._open_tree("/dev/" + name, device=True)
+            # Devices can be written to all the same, but their owners and modes, which are the host's, stay.
+            trees["/dev/" + name] = self._open_tree("/dev/" + name, read_only=True, device=True)
         if request["terminal"]:
             self.step = "open the terminal"
-            trees["/dev/console"] = self._open_tree(os.ttyname(0), device=True)
+            trees["/dev/console"] = self._open_tree(os.ttyname(0), read_only=True, device=True)
         for index, (kind, target, source, read_only, _, _, more) in enumerate(request["mounts"]):
             if kind == "overlay":
                 self.step = f"open {os.fsdecode(source) or '/'} (to be mounted on {os.fsdecode(target)})"
@@ -261,7 +267,7 @@ class RootBuilder:
             syscalls.mount("tmpfs", target, "tmpfs", flags, options)
 
     def _mask(self) -> None:
-        """Hide what would tell of, or change, the host; the same paths as Docker."""
+        """Hide what would tell of, or change, the host; the same paths as Docker, and the states of memory."""
         for path in _READ_ONLY:
             self.step = f"protect {path}"
             try:

@@ -33,6 +33,10 @@ class TargetMaker:
         self._made: list[Made] = []
         self._copied: list[str] = []
 
+    def close(self) -> None:
+        """Let go of the upper directory; nothing can be made any more."""
+        os.close(self._upper)
+
     def ensure(self, target: str | bytes, is_folder: bool) -> None:
         """Make sure that a mount point exists in the current root.
 

@@ -138,6 +138,9 @@ class _Server:
             record = maker.record()
             if record is not None:
                 _write_record(records, number, record)
+            # No folder of the host may be open when a path of the image is followed next.
+            os.close(records)
+            maker.close()
             builder = self._launch.Launcher(request, self._filter, self._last_capability)
             builder.confine()
             builder.execute()

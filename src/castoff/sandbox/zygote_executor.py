@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from castoff.errors import SandboxError, SyscallError, UnsupportedError
+from castoff.sandbox.interpreter import start_python
 from castoff.sandbox.wire import encode_request
 
 if TYPE_CHECKING:
@@ -192,9 +193,9 @@ class ZygoteExecutor:
         self._output = os.memfd_create("castoff-zygote", os.MFD_CLOEXEC)
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
         source = os.path.dirname(os.path.dirname(os.path.dirname(script)))
-        arguments = [sys.executable, "-I", "-S", script, str(theirs.fileno()), os.path.abspath(folder), source]
+        arguments = ["-I", "-S", script, str(theirs.fileno()), os.path.abspath(folder), source]
         try:
-            self._server = subprocess.Popen(
+            self._server = start_python(
                 arguments + (["owned"] if self._temporary else []),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
