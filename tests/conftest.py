@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,12 @@ GRACE_SECONDS = 5.0
 # No test asserts a time: a busy machine must not fail a property.
 settings.register_profile("castoff", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("castoff")
+
+# A shell's background job ignores the keyboard's interrupt, and nohup's a hang-up; castoff keeps to that, and so would
+# the programs that the tests start to interrupt them.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
