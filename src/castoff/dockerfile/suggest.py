@@ -41,10 +41,15 @@ def hint(name: str, options: Iterable[str], *, case_sensitive: bool = True) -> s
 
 
 def _distance(first: str, second: str) -> int:
+    """Return how many edits make one text of the other: one more, one less, another, or two neighbours swapped."""
+    before: list[int] = []
     previous = list(range(len(second) + 1))
     for row, left in enumerate(first, 1):
         current = [row]
         for column, right in enumerate(second, 1):
-            current.append(min(previous[column] + 1, current[column - 1] + 1, previous[column - 1] + (left != right)))
-        previous = current
+            best = min(previous[column] + 1, current[column - 1] + 1, previous[column - 1] + (left != right))
+            if column > 1 and row > 1 and left == second[column - 2] and right == first[row - 2]:
+                best = min(best, before[column - 2] + 1)
+            current.append(best)
+        before, previous = previous, current
     return previous[-1]

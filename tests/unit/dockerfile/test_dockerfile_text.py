@@ -49,6 +49,8 @@ def test_quoting() -> None:
 def test_the_nearest_name() -> None:
     assert nearest("builer", ["builder", "base"]) == "builder"
     assert nearest("rnu", ["RUN"], case_sensitive=False) == "run"
+    assert nearest("RNU", ["ENV", "ARG", "RUN"]) == "RUN"
+    assert nearest("ubilder", ["builders", "builder"]) == "builder"
     assert nearest("builder", ["builder"]) is None
     assert nearest("xyz", ["builder"]) is None
     assert hint("form", ["from", "chown"]) == "did you mean from?"
