@@ -304,6 +304,13 @@ def test_read_only_with_tmpfs_and_env_file(lives: Lives) -> None:
     assert lives.inspect("ro")["HostConfig"]["ReadonlyRootfs"] is True
 
 
+def groups_of(ids: list[str]) -> list[str]:
+    """Return the control groups of containers."""
+    names = [word for identity in ids for word in ("-o", "-name", f"castoff-{identity[:12]}*")]
+    found = subprocess.run(["find", "/sys/fs/cgroup", *names[1:]], stdout=subprocess.PIPE, text=True, check=False)
+    return found.stdout.splitlines()
+
+
 def test_limits_hold_or_are_refused(lives: Lives) -> None:
     limits = ["--memory", "32m", "--pids-limit", "12", "--cpus", "0.5"]
     started = lives("run", "-d", "--network", "none", "--name", "small", *limits, "busybox", "sh", "-c", FOREVER)
@@ -313,6 +320,8 @@ def test_limits_hold_or_are_refused(lives: Lives) -> None:
         assert "hint: " in started.err
         assert lives.names() == []
         return
+    ids = [lives.inspect("small")["Id"]]
+    assert groups_of(ids), "what is looked for afterwards has another name"
     forks = lives("exec", "small", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait")
     assert "can't fork" in forks.err
     lives("exec", "small", "sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done")
@@ -333,7 +342,7 @@ def test_limits_hold_or_are_refused(lives: Lives) -> None:
     assert big.code == 137
     assert lives.state("big")["OOMKilled"] is True
     lives.good("start", "big")
-    kill_monitor(lives.inspect("big")["Id"])
+    ids.append(lives.inspect("big")["Id"])
+    kill_monitor(ids[-1])
     lives.good("rm", "-f", "big")
-    left = subprocess.run(["find", "/sys/fs/cgroup", "-name", "castoff-*"], capture_output=True, check=False).stdout
-    assert left == b""
+    assert groups_of(ids) == []
