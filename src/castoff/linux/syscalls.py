@@ -93,6 +93,7 @@ _NUMBERS = {
     "umount2": (166, 39),
     "unshare": (272, 97),
 }
+_MAX_RACES = 1000  # a try takes microseconds
 _MACHINES = {"x86_64": 0, "aarch64": 1}
 _COLUMN = _MACHINES.get(os.uname().machine) if sys.platform == "linux" else None
 
@@ -268,14 +269,20 @@ def seccomp_set_filter(program: bytes, flags: int = 0) -> int:
 def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """Open a file with limits on how its path is resolved (man 2 openat2)."""
     how = ctypes.create_string_buffer(struct.pack("=3Q", flags | OPEN_TREE_CLOEXEC, mode, resolve), 24)
-    return _call(
-        "openat2",
+    arguments = (
         ctypes.c_long(dirfd),
         _text(path),
         ctypes.cast(how, ctypes.c_void_p),
         ctypes.c_long(24),
-        about=_show(path),
     )
+    for _ in range(_MAX_RACES):
+        try:
+            return _call("openat2", *arguments, about=_show(path))
+        except OSError as error:
+            # EAGAIN: something was renamed or mounted anywhere on the machine while a ".." was followed.
+            if error.errno != errno.EAGAIN:
+                raise
+    return _call("openat2", *arguments, about=_show(path))
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:

@@ -21,6 +21,22 @@ def test_errors_name_the_call_and_what_it_was_about() -> None:
     assert caught.value.errno in (errno.ENOENT, errno.EPERM)
 
 
+def test_openat2_tries_again_where_something_was_renamed_meanwhile(tmp_path: Path) -> None:
+    """The kernel gives up on a ".." in a confined path whenever anything is renamed anywhere."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "file").touch()
+    script = "import os, sys\nwhile True: os.rename('one', 'two'); os.rename('two', 'one')"
+    (tmp_path / "one").touch()
+    root = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", script], cwd=tmp_path) as renamer:
+        try:
+            for _ in range(5000):
+                os.close(syscalls.openat2(root, "a/../" * 20 + "file", os.O_PATH, 0, syscalls.RESOLVE_IN_ROOT))
+        finally:
+            renamer.kill()
+            os.close(root)
+
+
 def test_openat2_stays_below_a_folder(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "file").write_text("inside")
